@@ -1,0 +1,7 @@
+"""ComfyUI-CoMoVi: a picture, a pose and a sentence become a video, its motion map and a moving body.
+
+Importing this file imports nothing else: not torch, not ComfyUI. It is therefore valid under any name that a loader
+gives it (ComfyUI's path string, pip's ``comfyui_comovi``, pytest's ``__init__``).
+"""
+
+__version__ = "0.1.0"

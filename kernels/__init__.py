@@ -1,0 +1,1 @@
+"""Fast versions of named formulas; importable without triton or CUDA."""

@@ -1,0 +1,32 @@
+"""Runs the tests on this checkout, under the name `comfyui_comovi`, with nothing installed.
+
+It makes the same call that ComfyUI makes for a custom node. Copied elsewhere (no `__init__.py` above this folder), the
+tests use the installed package instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "comfyui_comovi"
+
+# Two cores are common where tests run; spinning OpenMP threads make several processes slow each other down.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _use_checkout() -> None:
+    spec = importlib.util.spec_from_file_location(PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = module
+    spec.loader.exec_module(module)
+
+
+if (ROOT / "__init__.py").exists() and PACKAGE not in sys.modules:
+    # `python -m pytest` puts the checkout on sys.path, where our nodes/ would hide ComfyUI's nodes.py.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    _use_checkout()
