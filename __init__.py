@@ -5,3 +5,10 @@ gives it (ComfyUI's path string, pip's ``comfyui_comovi``, pytest's ``__init__``
 """
 
 __version__ = "0.1.0"
+
+
+async def comfy_entrypoint():
+    """ComfyUI calls this once to learn our nodes; the import waits until then."""
+    from .nodes import CoMoViExtension
+
+    return CoMoViExtension()

@@ -1,0 +1,67 @@
+"""Pictures in and out: uint8 arrays (H, W, 3), red green blue, top row first."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import ComoviError
+from .files import atomic_path, require_file
+
+MAX_SIDE = 16384  # pixels; larger pictures are mistakes or attacks
+
+
+def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8, turned upright as its EXIF tag says; transparency is laid on white."""
+    path = require_file(path, what)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            if max(picture.size) > MAX_SIDE:
+                size = "x".join(map(str, picture.size))
+                raise ComoviError(f"{what} {path} is {size} pixels; at most {MAX_SIDE} on a side can be used.")
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            pixels = np.asarray(picture.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ComoviError(f"{what} {path} is not a picture that can be read; give a PNG or JPEG file.") from error
+    except ComoviError:
+        raise
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        raise ComoviError(f"{what} {path} is damaged ({_one_line(error)}); save it again as PNG or JPEG.") from error
+    if pixels.size == 0:
+        raise ComoviError(f"{what} {path} has no pixels ({pixels.shape[1]}x{pixels.shape[0]}); give another one.")
+    return pixels
+
+
+def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> Path:
+    """Write (H, W, 3) or (H, W, 4) uint8 to a PNG or JPEG file, whole or not at all."""
+    path = Path(path)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.size == 0:
+        raise ComoviError(
+            f"a picture must be (H, W, 3) uint8 with pixels; {path} would get {pixels.shape} {pixels.dtype}."
+        )
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ComoviError(f"cannot write {path}: a picture's name must end in .png or .jpg.")
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+    return path
+
+
+def to_uint8(pixels) -> np.ndarray:
+    """Turn a float array or tensor in [0, 1] into uint8 by rounding; uint8 passes through."""
+    array = pixels.detach().cpu().numpy() if hasattr(pixels, "detach") else np.asarray(pixels)
+    if array.dtype == np.uint8:
+        return array
+    return (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
