@@ -1,0 +1,37 @@
+"""softmax(q k^T / sqrt(d)) v over all tokens, without a mask.
+
+B batch, L query tokens, M key tokens, N heads, d head size.
+
+On a GPU, and for long sequences on a CPU, the library's fused attention (scaled_dot_product_attention) never stores the
+L x M matrix. For the few hundred tokens of the nano model on a CPU two plain matrix products are faster, most of all
+backwards; `SMALL_SCORES` says below how many stored scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+SMALL_SCORES = 16 * 1024 * 1024  # B * N * L * M up to which the scores are stored (64 MB in float32)
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q (B, L, N, d), k and v (B, M, N, d) -> (B, L, N, d)."""
+    batch, length, heads, _ = q.shape
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, N, L, d)
+    if q.device.type == "cpu" and batch * heads * length * k.shape[2] <= SMALL_SCORES:
+        return two_product_attention(q, k, v).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def two_product_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The formula itself, softmax in float32 or wider: (B, N, L, d), (B, N, M, d) -> (B, N, L, d)."""
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, N, L, M)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return weights.to(v.dtype) @ v

@@ -1,0 +1,54 @@
+"""Gated residual sum, and the layer norm that follows it.
+
+    joined = x + gate * update                     (gate may be absent: joined = x + update)
+    normed = LayerNorm(joined) * weight + bias     (affine form, before cross attention)
+    normed = LayerNorm(joined) * (1 + scale) + shift       (modulated form, before the feed-forward network)
+
+B batch, F latent frames, S tokens of one frame, D channels. The residual stream `x` stays in float32 even where the
+matrix products run in bfloat16: thirty layers of additions would otherwise lose the small updates. Gate, shift and
+scale have one row per frame, (B, F, 1, D) or (B, 1, 1, D).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .norm_modulate import norm_modulate
+
+
+def join(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
+    """x + gate * update, in the dtype of x. (B, F, S, D) -> (B, F, S, D)."""
+    if gate is None:
+        return x + update
+    return torch.addcmul(x, update.to(x.dtype), gate)
+
+
+def join_norm_affine(
+    x: Tensor,
+    update: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(joined in the dtype of x, LayerNorm(joined) with learned weight and bias in `out_dtype`)."""
+    joined = join(x, update, gate)
+    normed = F.layer_norm(joined, joined.shape[-1:], weight.to(joined.dtype), bias.to(joined.dtype), eps)
+    return joined, normed.to(out_dtype or x.dtype)
+
+
+def join_norm_modulate(
+    x: Tensor,
+    update: Tensor,
+    gate: Tensor | None,
+    shift: Tensor,
+    scale: Tensor,
+    eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(joined in the dtype of x, LayerNorm(joined) * (1 + scale) + shift in `out_dtype`)."""
+    joined = join(x, update, gate)
+    return joined, norm_modulate(joined, shift, scale, eps, out_dtype or x.dtype)

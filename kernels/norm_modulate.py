@@ -1,0 +1,25 @@
+"""Layer norm followed by a time modulation.
+
+    out = LayerNorm(x) * (1 + scale) + shift
+
+B batch, F latent frames, S tokens of one frame, D channels. The norm runs over D without parameters. `shift` and
+`scale` depend on the diffusion time only, so they hold one row per frame, (B, F, 1, D) or (B, 1, 1, D), and broadcast
+over the tokens; a row per token is never needed unless every token has a time of its own.
+
+Statistics and products are in float32 (float64 for float64 inputs); the result is rounded once, to `out_dtype`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def norm_modulate(
+    x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """(B, F, S, D) -> (B, F, S, D) in `out_dtype` (default: that of x)."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = F.layer_norm(wide, wide.shape[-1:], eps=eps)
+    return torch.addcmul(shift, normed, 1 + scale).to(out_dtype or x.dtype)
