@@ -21,7 +21,7 @@ def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
+            picture: Image.Image = Image.open(path)
             if max(picture.size) > MAX_SIDE:
                 size = "x".join(map(str, picture.size))
                 raise ComoviError(f"{what} {path} is {size} pixels; at most {MAX_SIDE} on a side can be used.")

@@ -1,0 +1,54 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`. README.md gives the plain commands.
+#   make demo ARGS='--prompt "a woman jumps" --seed 3'      make test ARGS='-k house'      make demo PYTHON=python3.12
+
+VENV ?= .venv
+ARGS ?=
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+
+# The interpreter that builds the environment: PYTHON when given, else python3 when it is 3.10 to 3.13, else the newest
+# of those that runs. A python without venv (Debian's, before python3-venv) does not count.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& echo $$p && break; done)
+
+.PHONY: demo test lint clean help
+
+help:
+	@echo "make demo    make a clip with the embedded model, in ./comovi_demo"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make clean   remove the environment $(VENV) and caches"
+
+demo: $(VENV)/.ready-run
+	$(VENV)/bin/comovi demo --out comovi_demo --overwrite $(ARGS)
+
+test: $(VENV)/.ready-test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+# mypy wants a folder called like the package, and a checkout may have any name: it looks through a symbolic link.
+lint: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@mkdir -p $(VENV)/lint && ln -sfn "$(CURDIR)" $(VENV)/lint/comfyui_comovi
+	MYPYPATH=$(VENV)/lint $(VENV)/bin/mypy -p comfyui_comovi
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 with the venv module was found; install one (on Debian" \
+		"and Ubuntu: apt install python3-venv), or name it: make demo PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.ready-run: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e ".[test]"
+	@touch $@ $(VENV)/.ready-run
+
+$(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.ready-run $(VENV)/.ready-test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

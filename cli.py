@@ -1,0 +1,221 @@
+"""The ``comovi`` command: thin, and it imports what a verb needs only when that verb runs.
+
+Exit status: 0 done, 1 a check failed (verify, doctor), 2 something given cannot be used (one sentence says what),
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import __version__
+from .comovi_model.errors import ComoviError
+from .comovi_model.files import file_error
+
+EXAMPLES = """examples:
+  comovi demo                                    a video, its motion map and a 3D body, in ./comovi_demo
+  comovi demo --prompt "a woman waves with her left hand slowly" --seed 7 --out wave
+  comovi generate --prompt "a man in a red shirt and blue trousers jumps" --first-frame man.png --out jump
+  comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
+  comovi map motion.npz --out map.mp4            draw a motion as the motion map that the model sees
+  comovi doctor                                  what is installed, what will be used and why
+  comovi verify comovi_tiny_A.safetensors        compare our numbers with the official network's
+  comovi evaluate nano --count 200 --seed 90001 --json nano.json
+
+comovi VERB --help explains each verb."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ComoviError(f"{message}; see {self.prog} --help.")
+
+
+def _whole(low: int, high: int):
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _guidance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 30:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 30, got {text!r}")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    """ "704x1280" -> (width, height)."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and 16 <= int(p) <= 8192 for p in parts):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels from 16 to 8192, as 704x1280, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from .comovi_model.nano.demo import run_demo
+
+    run_demo(
+        arguments.out,
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+        first_frame=arguments.first_frame,
+        first_pose=arguments.first_pose,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        exchange=not arguments.no_exchange,
+        overwrite=arguments.overwrite,
+        model=arguments.model,
+    )
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from .comovi_model.info import describe
+
+    print("\n".join(describe(arguments.file)))
+    return 0
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    from .comovi_model.draw_map import draw_map_file
+
+    where = draw_map_file(
+        arguments.motion, arguments.out, body=arguments.body, size=arguments.size, shading=arguments.shading
+    )
+    print(f"wrote {where}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .comovi_model.doctor import examine
+
+    lines, healthy = examine()
+    print("\n".join(lines))
+    return 0 if healthy else 1
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .comovi_model.verify import run
+
+    return run(arguments.file)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from .training.evaluate import run
+
+    run(arguments.what, arguments.count, arguments.seed, arguments.json, no_exchange=arguments.no_exchange)
+    return 0
+
+
+def _add_generation(verb: argparse.ArgumentParser, out: str, prompt_needed: bool) -> None:
+    verb.add_argument("--prompt", required=prompt_needed, help="what the person does, in a sentence")
+    verb.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, help="the same seed gives the same clip (0)")
+    verb.add_argument("--first-frame", type=Path, metavar="IMAGE", help="picture to start from (default: one is drawn)")
+    verb.add_argument("--first-pose", type=Path, metavar="NPZ", help="body in that picture (default: it is estimated)")
+    verb.add_argument("--out", type=Path, default=Path(out), help=f"folder for the results (./{out})")
+    verb.add_argument("--steps", type=_whole(1, 1000), help="sampling steps")
+    verb.add_argument("--guidance", type=_guidance, help="how strongly the sentence pulls; 1 is none")
+    verb.add_argument("--no-exchange", action="store_true", help="cut the two branches apart, to see what they share")
+    verb.add_argument("--overwrite", action="store_true", help="replace results of the same names in the folder")
+    verb.set_defaults(run=_generate, model=None)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="comovi",
+        description="A picture, a pose and a sentence become a video, its motion map and a moving body.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"comovi {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+
+    demo = verbs.add_parser("demo", help="make a clip with the embedded nano model; needs no other file")
+    _add_generation(demo, "comovi_demo", prompt_needed=False)
+
+    generate = verbs.add_parser("generate", help="make a clip from your sentence, picture and pose")
+    _add_generation(generate, "comovi_clip", prompt_needed=True)
+    generate.add_argument("--model", type=Path, metavar="FILE", help="nano checkpoint (default: the embedded one)")
+
+    info = verbs.add_parser("info", help="say what a file is and what it lacks")
+    info.add_argument("file", type=Path, metavar="FILE", help="checkpoint, motion, body model, video, picture or GLB")
+    info.set_defaults(run=_info)
+
+    draw = verbs.add_parser("map", help="draw a motion as a motion map")
+    draw.add_argument("motion", type=Path, metavar="MOTION.npz", help="body motion, as demo writes it")
+    draw.add_argument("--out", type=Path, required=True, help="a .mp4 video, or a folder for one PNG per frame")
+    draw.add_argument("--body", type=Path, metavar="FILE", help="SMPL body model (default: the built-in mannequin)")
+    draw.add_argument("--size", type=_size, metavar="WxH", help="pixels (default: the size of the motion's camera)")
+    draw.add_argument(
+        "--shading",
+        choices=["phong_reference", "flat"],
+        default="phong_reference",
+        help="phong_reference: what the released weights saw; flat: colours that decode exactly",
+    )
+    draw.set_defaults(run=_map)
+
+    doctor = verbs.add_parser("doctor", help="say what is installed, what will be used and why")
+    doctor.set_defaults(run=_doctor)
+
+    verify = verbs.add_parser("verify", help="compare our numbers with a golden file's")
+    verify.add_argument("file", type=Path, metavar="FILE", help="golden .safetensors with its .json beside it")
+    verify.set_defaults(run=_verify)
+
+    evaluate = verbs.add_parser("evaluate", help="measure a model on held-out sentences")
+    evaluate.add_argument("what", choices=["nano"], help="which model")
+    evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
+    evaluate.add_argument(
+        "--seed", type=_whole(0, 2**63 - 1), default=90_001, help="outside the training range (90001)"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    evaluate.add_argument("--no-exchange", action="store_true", help="measure without coupling of the branches")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _fail(sentence: str, status: int = 2) -> int:
+    print(f"comovi: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    if argv is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # `kill` tidies up exactly as Ctrl-C does
+    try:
+        arguments = build_parser().parse_args(argv)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except ComoviError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was left half-written.", 130)
+    except BrokenPipeError:  # the reader of our output went away, as `comovi doctor | head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("there is not enough memory; choose a smaller size or close other programs.")
+    except OSError as error:
+        return _fail(str(file_error(error, error.filename or "its output", "use")))

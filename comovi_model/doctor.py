@@ -1,0 +1,157 @@
+"""What is installed here, what will be used and why, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+
+NEEDED = {  # distribution: what it is for
+    "torch": "runs the model",
+    "numpy": "arrays",
+    "pillow": "pictures",
+    "safetensors": "weights",
+    "av": "videos",
+    "tqdm": "progress bars",
+}
+OPTIONAL = {  # distribution: (what it adds, what is used without it, how to get it)
+    "triton": ("fused kernels on NVIDIA GPUs", "plain torch", "pip install triton"),
+    "xformers": ("one more attention", "torch's own attention", "pip install xformers"),
+    "nvdiffrast": (
+        "motion maps drawn on the GPU",
+        "our own rasteriser",
+        "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast (it is not on PyPI)",
+    ),
+    "smplx": ("a second opinion in the tests", "our own body model", "pip install smplx"),
+    "numba": ("fast synthetic training clips", "numpy, slower", "pip install numba"),
+}
+ASSETS = {  # file in assets/: what it is
+    "mannequin.safetensors": "the built-in body, CC0",
+    "nano_body.safetensors": "the body of the synthetic people",
+}
+NANO_PREFIX = "nano_"  # the trained nano weights: nano_*.safetensors besides the body
+
+
+def examine() -> tuple[list[str], bool]:
+    """Return the report's lines, and whether everything that is needed is there."""
+    libraries, healthy = _libraries()
+    assets, complete = _assets()
+    sections = [
+        ("This machine", _machine()),
+        ("Libraries", libraries),
+        ("Devices", _devices()),
+        ("Back ends", _back_ends()),
+        ("Assets", assets),
+        ("ComfyUI", _comfyui()),
+    ]
+    lines = [line for title, body in sections for line in (title, *(f"  {text}" for text in body), "")]
+    verdict = (
+        "Everything that is needed is here." if healthy and complete else "Something needed is missing (see above)."
+    )
+    return [*lines, verdict], healthy and complete
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> list[str]:
+    from .. import __version__
+
+    memory = ""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of memory"
+    python = f"comovi {__version__}, Python {platform.python_version()}"
+    return [python, f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{memory}"]
+
+
+def _libraries() -> tuple[list[str], bool]:
+    lines, healthy = [], True
+    for name, purpose in NEEDED.items():
+        version = _version(name)
+        healthy &= version is not None
+        state = version or "MISSING"
+        lines.append(f"{name:<12} {state:<16} {purpose}" + ("" if version else f"; to install: pip install {name}"))
+    for name, (purpose, instead, how) in OPTIONAL.items():
+        version = _version(name)
+        if version:
+            lines.append(f"{name:<12} {version:<16} {purpose}")
+        else:
+            lines.append(f"{name:<12} {'not installed':<16} {purpose}; without it: {instead}; to get it: {how}")
+    return lines, healthy
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError as error:
+        return [f"torch cannot be imported ({error}), so no device can be used"]
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        capability = f"sm_{properties.major}{properties.minor}"
+        lines.append(f"cuda:{index:<7} {properties.name}, {properties.total_memory / 2**30:.0f} GiB, {capability}")
+    if not lines:
+        reason = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no working GPU"
+        lines.append(f"{'cuda':<12} none: {reason}")
+    if torch.backends.mps.is_available():
+        lines.append(f"{'mps':<12} Apple GPU")
+    lines.append(f"{'cpu':<12} {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    chosen = "cuda:0" if torch.cuda.is_available() else "cpu"
+    return [*lines, f"{'used':<12} {chosen}"]
+
+
+def _back_ends() -> list[str]:
+    try:
+        from ..kernels.dispatch import explain
+    except ImportError as error:
+        return [f"cannot be examined without torch ({error})"]
+    return explain().splitlines()
+
+
+def _assets() -> tuple[list[str], bool]:
+    folder = Path(__file__).parent / "assets"
+    lines, complete = [], True
+    for name, purpose in ASSETS.items():
+        lines.append(_asset_line(folder / name, purpose))
+        complete &= (folder / name).exists()
+    weights = [path for path in sorted(folder.glob(f"{NANO_PREFIX}*.safetensors")) if path.name not in ASSETS]
+    lines += [_asset_line(path, "weights of the nano model") for path in weights]
+    if not weights:
+        complete = False
+        lines.append("nano weights are MISSING from this copy; reinstall the package, or clone it again")
+    lines.append("a real SMPL body is not shipped (its licence forbids it): get SMPL_NEUTRAL.npz or .pkl from the")
+    lines.append("  authors' site (smpl.is.tue.mpg.de) and pass it with --body; without it the mannequin is used")
+    return lines, complete
+
+
+def _asset_line(path: Path, purpose: str) -> str:
+    if not path.exists():
+        return f"{path.name:<30} MISSING: {purpose}; reinstall the package, or clone it again"
+    return f"{path.name:<30} {path.stat().st_size / 1e6:5.1f} MB  {purpose}"
+
+
+def _comfyui() -> list[str]:
+    package = Path(__file__).resolve().parent.parent
+    if package.parent.name == "custom_nodes":
+        home = package.parent.parent
+        return [f"this copy is a custom node of the ComfyUI at {home} {_comfyui_version(home)}".rstrip()]
+    spec = importlib.util.find_spec("comfy") if "comfy" not in sys.modules else sys.modules["comfy"].__spec__
+    if spec is not None and spec.submodule_search_locations:
+        home = Path(next(iter(spec.submodule_search_locations))).parent
+        return [f"importable from {home} {_comfyui_version(home)}".rstrip()]
+    return [
+        "not found; the comovi command does not need it. To use this copy inside ComfyUI, clone it to custom_nodes/"
+    ]
+
+
+def _comfyui_version(home: Path) -> str:
+    file = home / "comfyui_version.py"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return f"(version {text.split(chr(34))[1]})" if text.count('"') >= 2 else ""
