@@ -2,14 +2,14 @@
 
 B batch, L query tokens, M key tokens, N heads, d head size.
 
-On a GPU, and for long sequences on a CPU, the library's fused attention (scaled_dot_product_attention) never stores the
-L x M matrix. For the few hundred tokens of the nano model on a CPU two plain matrix products are faster, most of all
-backwards; `SMALL_SCORES` says below how many stored scores.
+On a GPU, and for long sequences on a CPU, the library's fused attention (scaled_dot_product_attention) never stores
+the L x M matrix. For the few hundred tokens of the nano model on a CPU two plain matrix products are faster: B 8, N 4,
+L = M = 216, d 48 in bfloat16 on one core take 3.3 against 4.8 ms forward and 8.2 against 20 ms with backward.
+`SMALL_SCORES` says up to how many stored scores that way is taken.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -32,6 +32,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def two_product_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The formula itself, softmax in float32 or wider: (B, N, L, d), (B, N, M, d) -> (B, N, L, d)."""
-    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, N, L, M)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, N, L, M)
+    # Cast first: the softmax that casts on the way is 5 times slower on a CPU (6.4 ms against 1.2 for 1.5 M scores).
+    weights = torch.softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), dim=-1)
     return weights.to(v.dtype) @ v

@@ -118,7 +118,7 @@ class DualBranch(WanModel):
                 x_m = exchange_before(self, i, x_v, x_m, dtype)
             x_m = self._motion_block(j, x_m, step)
             x_v = self._video_block(i, x_v, step)
-            if i in layers:  # Eq. 7-9, on features from before the exchange
+            if i in layers and self.pose_head is not None:  # Eq. 7-9, on features from before the exchange
                 poses[i] = self.pose_head(i, x_v, x_m, init_pose, dtype)
             if both:
                 x_v, x_m = exchange_after(self, i, x_v, x_m, dtype)

@@ -30,7 +30,11 @@ def build_zero_linears(config: DualBranchConfig, parts: Parts) -> tuple[nn.Modul
     pairs, layers = config.num_motion_layers, config.num_layers
     first = {"none": 0, "dual": layers}.get(config.interaction, pairs)
     second = pairs if config.interaction == "mutual" else 0
-    return tuple(nn.ModuleList(parts.linear(config.dim, config.dim) for _ in range(n)) for n in (first, second))  # type: ignore[return-value]
+
+    def linears(count: int) -> nn.ModuleList:
+        return nn.ModuleList(parts.linear(config.dim, config.dim) for _ in range(count))
+
+    return linears(first), linears(second)
 
 
 def exchange_before(model: nn.Module, i: int, video: Tensor, motion: Tensor, dtype: torch.dtype) -> Tensor:

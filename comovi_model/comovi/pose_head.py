@@ -79,8 +79,8 @@ class PoseHead(nn.Module):
         config = self.config
         if latent_frames != config.pose_latent_frames:
             raise ComoviError(
-                f"the pose head fits {config.pose_latent_frames} latent frames ({config.pose_tokens + 1} pictures) only "
-                f"and got {latent_frames}; generate that length, or leave the pose head out and fit the motion map."
+                f"the pose head fits {config.pose_latent_frames} latent frames ({config.pose_tokens + 1} pictures) "
+                f"but got {latent_frames}; generate that length, or leave the pose head out and fit the motion map."
             )
         for layer in layers:
             if not 0 <= layer < config.num_layers:

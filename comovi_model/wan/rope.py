@@ -55,6 +55,6 @@ def rope_angles(frames: Tensor, rows: Tensor, columns: Tensor, head_dim: int) ->
 def grid_rope(grid: tuple[int, int, int], head_dim: int, device: torch.device, dtype: torch.dtype) -> RopeTable:
     """The table of a whole grid (frames, rows, columns) of tokens counted from 0, kept for the next call."""
     with torch.inference_mode(False), torch.no_grad():  # the kept table must also serve a later training step
-        axes = [torch.arange(count, dtype=torch.float64, device=device) for count in grid]
-        angles = rope_angles(*axes, head_dim)
+        frames, rows, columns = (torch.arange(count, dtype=torch.float64, device=device) for count in grid)
+        angles = rope_angles(frames, rows, columns, head_dim)
         return RopeTable(angles.cos().to(dtype), angles.sin().to(dtype))
