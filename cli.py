@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -196,6 +197,12 @@ def _fail(sentence: str, status: int = 2) -> int:
     return status
 
 
+def _abandon_output() -> None:
+    """Send what is still buffered for standard output nowhere, or Python reports the same failure again at exit."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -213,9 +220,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped; nothing was left half-written.", 130)
     except BrokenPipeError:  # the reader of our output went away, as `comovi doctor | head -1` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 0
     except MemoryError:
         return _fail("there is not enough memory; choose a smaller size or close other programs.")
     except OSError as error:
+        if error.filename is None:
+            _abandon_output()
         return _fail(str(file_error(error, error.filename or "its output", "use")))

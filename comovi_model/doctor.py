@@ -109,10 +109,24 @@ def _devices() -> list[str]:
 
 def _back_ends() -> list[str]:
     try:
-        from ..kernels.dispatch import explain
+        import torch
+
+        from ..kernels.dense_attention import SMALL_SCORES
+        from .body.rasterise_nvdiffrast import installed
     except ImportError as error:
-        return [f"cannot be examined without torch ({error})"]
-    return explain().splitlines()
+        return [f"cannot be examined ({error})"]
+    cuda = torch.cuda.is_available()
+    fused = "torch's scaled_dot_product_attention, which picks FlashAttention or cuDNN by shape"
+    small = f"two matrix products up to {SMALL_SCORES / 2**20:.0f} M scores (measured faster), above that torch's own"
+    if cuda and installed():
+        raster = "nvdiffrast, because it is installed and there is a GPU"
+    else:
+        raster = f"our z-buffer, because {'nvdiffrast is not installed' if cuda else 'there is no CUDA device'}"
+    return [
+        f"{'attention':<12} {fused if cuda else small}",
+        f"{'other maths':<12} plain PyTorch formulas, on every device",
+        f"{'motion maps':<12} {raster}",
+    ]
 
 
 def _assets() -> tuple[list[str], bool]:

@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "comfyui_comovi"
 
@@ -30,3 +32,23 @@ if (ROOT / "__init__.py").exists() and PACKAGE not in sys.modules:
     # `python -m pytest` puts the checkout on sys.path, where our nodes/ would hide ComfyUI's nodes.py.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     _use_checkout()
+elif PACKAGE not in sys.modules:
+    importlib.import_module(PACKAGE)
+
+
+@pytest.fixture(scope="session")
+def comovi_process():
+    """A function that returns the command line of a process running `comovi` on the code under test."""
+    package = Path(sys.modules[PACKAGE].__file__ or "").parent
+    load = (
+        "import sys, importlib.util as u\n"
+        f"s = u.spec_from_file_location({PACKAGE!r}, {str(package / '__init__.py')!r},"
+        f" submodule_search_locations=[{str(package)!r}])\n"
+        f"m = u.module_from_spec(s); sys.modules[{PACKAGE!r}] = m; s.loader.exec_module(m)\n"
+    )
+    run = f"sys.argv[0] = 'comovi'\nfrom {PACKAGE}.cli import main\nsys.exit(main())"
+
+    def command(*argv: object, before: str = "") -> list[str]:
+        return [sys.executable, "-c", f"{load}{before}\n{run}", *map(str, argv)]
+
+    return command

@@ -1,0 +1,145 @@
+"""The command answers at once, explains itself, and its exit status can be relied on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from comfyui_comovi import __version__, cli
+from comfyui_comovi.comovi_model.errors import ComoviError
+
+VERBS = ["demo", "generate", "info", "map", "doctor", "verify", "evaluate"]
+
+
+def help_of(capsys, *argv):
+    with pytest.raises(SystemExit) as done:
+        cli.main([*argv, "--help"])
+    assert done.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_every_verb_and_shows_examples(capsys):
+    text = help_of(capsys)
+    assert all(f"\n  comovi {verb}" in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(capsys, verb):
+    assert f"comovi {verb}" in help_of(capsys, verb)
+
+
+def test_help_is_instant(comovi_process):
+    """Best of three processes; measured 55 ms in all, most of it Python itself."""
+    best = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        run = subprocess.run(comovi_process("--help"), capture_output=True, check=False)
+        best = min(best, time.perf_counter() - start)
+        assert run.returncode == 0
+    assert best < 1.0
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == f"comovi {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "VERB"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["demo", "--seed", "one"], "--seed: expected a whole number"),
+        (["demo", "--seed", "-1"], "--seed: expected a whole number"),
+        (["demo", "--seed", str(2**63)], "--seed: expected a whole number"),
+        (["demo", "--steps", "0"], "--steps: expected a whole number from 1 to 1000"),
+        (["demo", "--steps", "1e9"], "--steps"),
+        (["demo", "--guidance", "nan"], "--guidance: expected a number from 0 to 30"),
+        (["demo", "--guidance", "inf"], "--guidance"),
+        (["demo", "--prompt"], "--prompt: expected one argument"),
+        (["demo", "--colour", "red"], "--colour red"),
+        (["generate"], "--prompt"),
+        (["info"], "FILE"),
+        (["map", "a.npz"], "--out"),
+        (["map", "a.npz", "--out", "b", "--size", "704"], "expected WIDTHxHEIGHT"),
+        (["map", "a.npz", "--out", "b", "--size", "0x9"], "expected WIDTHxHEIGHT"),
+        (["map", "a.npz", "--out", "b", "--size", "99999x99999"], "expected WIDTHxHEIGHT"),
+        (["map", "a.npz", "--out", "b", "--shading", "toon"], "invalid choice: 'toon'"),
+        (["verify"], "FILE"),
+        (["evaluate", "giant"], "invalid choice: 'giant'"),
+        (["evaluate", "nano", "--count", "0"], "--count: expected a whole number from 1"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_and_status_2(capsys, argv, words):
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("comovi: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (ComoviError("frame 3\nis odd."), 2, "comovi: frame 3 is odd.\n"),
+        (KeyboardInterrupt(), 130, "comovi: stopped; nothing was left half-written.\n"),
+        (MemoryError(), 2, "not enough memory"),
+        (OSError(28, "No space left on device", "out.mp4"), 2, "out.mp4: the disk is full"),
+    ],
+)
+def test_every_kind_of_failure_has_its_sentence_and_status(capsys, monkeypatch, error, status, words):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("comfyui_comovi.comovi_model.doctor.examine", fail)
+    assert cli.main(["doctor"]) == status
+    assert words in capsys.readouterr().err
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("comfyui_comovi.comovi_model.doctor.examine", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
+
+
+def test_doctor_reports_libraries_devices_back_ends_and_assets(capsys):
+    assert cli.main(["doctor"]) in (0, 1)
+    text = capsys.readouterr().out
+    for title in ("This machine", "Libraries", "Devices", "Back ends", "Assets", "ComfyUI"):
+        assert f"\n{title}\n" in f"\n{text}"
+    assert "nvdiffrast" in text
+
+
+def test_a_reader_that_stops_early_is_no_error(comovi_process):
+    process = subprocess.Popen(comovi_process("doctor"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() in (0, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_a_sentence(comovi_process):
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(comovi_process("doctor"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2
+    assert run.stderr == "comovi: cannot use its output: the disk is full; free some space or choose another folder.\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_stop_with_one_line_and_status_130(number, comovi_process):
+    code = "import time, comfyui_comovi.comovi_model.doctor as d\ndef wait():\n    print('up', flush=True)\n"
+    code += "    time.sleep(60)\nd.examine = wait\n"
+    process = subprocess.Popen(
+        comovi_process("doctor", before=code), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "comovi: stopped; nothing was left half-written.\n")
