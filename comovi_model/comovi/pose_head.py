@@ -34,7 +34,7 @@ class FrameCrossAttention(Attention):
         """Pose tokens (B, P, D), features (B, G, S, D) of latent frames 1.. -> (B, P, D)."""
         groups = features.shape[1]
         kv = KeysValues(*self.keys_values(features.flatten(1, 2)))
-        return self.o(pose_attention(self.queries(q), kv.keys, kv.values, groups, self.parts.attention).flatten(2))
+        return self.o(pose_attention(self.queries(q), kv.keys, kv.values, groups, self.attend).flatten(2))
 
 
 class PoseDecoder(nn.Module):
@@ -55,7 +55,7 @@ class PoseDecoder(nn.Module):
 class PoseHead(nn.Module):
     def __init__(self, config: DualBranchConfig, parts: Parts):
         super().__init__()
-        self.config, self.parts = config, parts
+        self.config, self.read = config, parts.weight
         dim = config.dim
         # One fusion per layer that may feed the head in training; inference reads the last layer only.
         self.fusion_layers = nn.ModuleList(parts.linear(dim, dim) for _ in range(config.num_motion_layers))
@@ -69,7 +69,7 @@ class PoseHead(nn.Module):
         fused = motion + self.fusion_layers[layer](video.to(dtype))
         # The norm in front of every cross attention has no weights, so one serves all layers. Frame 0 is never read.
         features = plain_norm(fused[:, 1:], self.config.eps, dtype)
-        q = self.proj_in(init_pose.to(dtype)) + self.parts.weight(self, "pe", fused)
+        q = self.proj_in(init_pose.to(dtype)) + self.read(self, "pe", fused)
         for decoder in self.decoders:
             q = decoder(q, features, dtype)
         return init_pose.to(q.dtype) + self.proj_out(q.to(dtype))

@@ -61,7 +61,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, eps: float, parts: Parts):
         super().__init__()
-        self.num_heads, self.eps, self.parts = num_heads, eps, parts
+        self.num_heads, self.eps = num_heads, eps
+        self.attend, self.read = parts.attention, parts.weight
         self.q = parts.linear(dim, dim)
         self.k = parts.linear(dim, dim)
         self.v = parts.linear(dim, dim)
@@ -72,12 +73,12 @@ class Attention(nn.Module):
     def queries(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, N, d), normed."""
         q = self.q(x)
-        return norm_heads(q, self.parts.weight(self.norm_q, "weight", q), self.num_heads, self.eps)
+        return norm_heads(q, self.read(self.norm_q, "weight", q), self.num_heads, self.eps)
 
     def keys_values(self, x: Tensor) -> KeysValues:
         """(B, M, D) -> normed keys and plain values, (B, M, N, d) each."""
         k, v = self.k(x), self.v(x)
-        keys = norm_heads(k, self.parts.weight(self.norm_k, "weight", k), self.num_heads, self.eps)
+        keys = norm_heads(k, self.read(self.norm_k, "weight", k), self.num_heads, self.eps)
         return KeysValues(keys, v.unflatten(-1, (self.num_heads, -1)))
 
 
@@ -86,15 +87,15 @@ class SelfAttention(Attention):
         """(B, L, D) -> (B, L, D). Without a table no position enters (pose tokens)."""
         if rope is None:
             keys, values = self.keys_values(x)
-            return self.o(self.parts.attention(self.queries(x), keys, values).flatten(2))
+            return self.o(self.attend(self.queries(x), keys, values).flatten(2))
         q, k, v = self.q(x), self.k(x), self.v(x)
-        q_weight = self.parts.weight(self.norm_q, "weight", q)
-        k_weight = self.parts.weight(self.norm_k, "weight", k)
+        q_weight = self.read(self.norm_q, "weight", q)
+        k_weight = self.read(self.norm_k, "weight", k)
         q, k = qk_norm_rope(q, k, q_weight, k_weight, rope.cos, rope.sin, self.num_heads, self.eps)
-        return self.o(self.parts.attention(q, k, v.unflatten(-1, (self.num_heads, -1))).flatten(2))
+        return self.o(self.attend(q, k, v.unflatten(-1, (self.num_heads, -1))).flatten(2))
 
 
 class CrossAttention(Attention):
     def forward(self, x: Tensor, text: KeysValues) -> Tensor:
         """(B, L, D) -> (B, L, D). Every text row is read, the padding too: the network was trained so. No positions."""
-        return self.o(self.parts.attention(self.queries(x), text.keys, text.values).flatten(2))
+        return self.o(self.attend(self.queries(x), text.keys, text.values).flatten(2))

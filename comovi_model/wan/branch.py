@@ -60,7 +60,7 @@ class Block(nn.Module):
 
     def __init__(self, config: WanConfig, parts: Parts):
         super().__init__()
-        dim, self.eps, self.parts = config.dim, config.eps, parts
+        dim, self.eps, self.read = config.dim, config.eps, parts.weight
         self.modulation = nn.Parameter(torch.randn(1, 6, dim, device=parts.device, dtype=parts.dtype) / dim**0.5)
         self.self_attn = SelfAttention(dim, config.num_heads, config.eps, parts)
         self.norm3 = parts.operations.LayerNorm(dim, eps=config.eps, device=parts.device, dtype=parts.dtype)
@@ -70,7 +70,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, time: TimeSignal, rope: RopeTable, text: KeysValues, dtype: torch.dtype) -> Tensor:
         """(B, F, S, D) -> (B, F, S, D). Matrix products in `dtype`, sums and norms in the dtype of x."""
         frames = x.shape[1]
-        rows = (self.parts.weight(self, "modulation", time.e0)[0] + time.e0).unbind(-2)
+        rows = (self.read(self, "modulation", time.e0)[0] + time.e0).unbind(-2)
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
 
         # The video looks at itself.
@@ -78,7 +78,7 @@ class Block(nn.Module):
         y = self.self_attn(y.flatten(1, 2), rope).unflatten(1, (frames, -1))
 
         # It looks at the sentence; neither gate nor time here.
-        weight, bias = (self.parts.weight(self.norm3, name, x) for name in ("weight", "bias"))
+        weight, bias = (self.read(self.norm3, name, x) for name in ("weight", "bias"))
         x, y = join_norm_affine(x, y, time.spread(gate1), weight, bias, self.eps, dtype)
         y = self.cross_attn(y.flatten(1, 2), text).unflatten(1, (frames, -1))
 
@@ -92,14 +92,14 @@ class Head(nn.Module):
 
     def __init__(self, config: WanConfig, parts: Parts):
         super().__init__()
-        dim, self.eps, self.parts = config.dim, config.eps, parts
+        dim, self.eps, self.read = config.dim, config.eps, parts.weight
         rows, columns = config.patch_size[1:]
         self.head = parts.linear(dim, rows * columns * config.out_channels)
         self.modulation = nn.Parameter(torch.randn(1, 2, dim, device=parts.device, dtype=parts.dtype) / dim**0.5)
 
     def forward(self, x: Tensor, time: TimeSignal, dtype: torch.dtype) -> Tensor:
         """(B, F, S, D) -> (B, F, S, rows*columns*C). It is modulated by e, unlike the blocks, which read e0."""
-        shift, scale = (self.parts.weight(self, "modulation", time.e)[0] + time.e.unsqueeze(-2)).unbind(-2)
+        shift, scale = (self.read(self, "modulation", time.e)[0] + time.e.unsqueeze(-2)).unbind(-2)
         return self.head(norm_modulate(x, time.spread(shift), time.spread(scale), self.eps, dtype))
 
 
@@ -108,7 +108,7 @@ class WanBranch(nn.Module):
 
     def __init__(self, config: WanConfig, parts: Parts):
         super().__init__()
-        self.config, self.parts = config, parts
+        self.config = config
         patch = config.patch_size
         self.patch_embedding = parts.operations.Conv3d(
             config.in_channels, config.dim, kernel_size=patch, stride=patch, device=parts.device, dtype=parts.dtype
