@@ -1,0 +1,1 @@
+"""Motion files of other programs, one module per format."""
