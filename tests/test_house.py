@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import importlib.util
+import inspect
 import re
 import statistics
 import subprocess
@@ -212,6 +215,22 @@ def test_nothing_names_a_machine_or_a_person_s_folder():
         if path.suffix in (".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff", "") and path.is_file():
             hits = pattern.findall(path.read_text(encoding="utf-8", errors="replace"))
             assert hits == [] or name == "tests/test_house.py", f"{name}: {hits}"
+
+
+def test_the_root_is_valid_under_the_names_that_comfyui_gives_it():
+    """ComfyUI loads a custom node by its folder's path; dashes and dots must not matter."""
+    name = "/somewhere/custom_nodes/ComfyUI-CoMoVi-main.v2"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert inspect.iscoroutinefunction(module.comfy_entrypoint)
+    assert not hasattr(module, "NODE_CLASS_MAPPINGS")  # ComfyUI would stop looking for the entry point
+
+
+def test_comfyui_gets_our_extension():
+    pytest.importorskip("comfy_api.latest")
+    extension = asyncio.run(comfyui_comovi.comfy_entrypoint())
+    assert isinstance(asyncio.run(extension.get_node_list()), list)
 
 
 def python_ms(code: str) -> float:
