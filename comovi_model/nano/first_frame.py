@@ -1,0 +1,56 @@
+"""The first-frame wrapper: the nano network predicts what the closed-form denoiser cannot.
+
+Shapes: B batch, C = 48 channels, F latent frames, h x w cells. sigma in 0..1, x_sigma = (1 - sigma) x0 + sigma noise,
+velocity = noise - x0 (the convention of Wan2.2 and of the paper's code).
+
+Let r be the clean first latent repeated in time and S the standard deviation of x0 - r per channel. If x0 - r were
+Gaussian and white, the best denoiser would be linear:
+    u = x_sigma - (1 - sigma) r,   D^2 = (1 - sigma)^2 S^2 + sigma^2,   x0 = r + (1 - sigma) S^2 / D^2 u.
+The network sees u / D (unit variance at every sigma; frame 0 as it is) and adds S sigma / D times its output:
+    velocity = u (sigma - (1 - sigma) S^2) / D^2 - r - (S / D) net,
+which has no division by sigma. It is the preconditioning of Karras et al. (2022, table 1) about the first frame.
+Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PARAMETRIZATION = "first_frame_edm"  # written into the metadata of weights that need this wrapper
+
+
+@dataclass(frozen=True)
+class FirstFrameWrapper:
+    """`spread` (48,): the standard deviation S of one branch."""
+
+    spread: Tensor
+
+    def _terms(self, x: Tensor, sigma: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        s = self.spread.to(x).view(1, -1, 1, 1, 1)
+        sigma = sigma.to(x).view(-1, 1, 1, 1, 1)
+        u = x - (1 - sigma) * first
+        return u, s, sigma, torch.sqrt(((1 - sigma) * s) ** 2 + sigma**2)
+
+    def network_input(self, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
+        """What the network reads: x (B, 48, F, h, w), sigma (B,), first (B, 48, 1, h, w) -> (B, 48, F, h, w)."""
+        u, _, _, d = self._terms(x[:, :, 1:], sigma, first)
+        return torch.cat([first.expand(x.shape[0], -1, -1, -1, -1), u / d], 2)
+
+    def velocity(self, net: Tensor, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
+        """Velocity (B, 48, F, h, w) from the network's output; zero for the clean first frame."""
+        u, s, sig, d = self._terms(x[:, :, 1:], sigma, first)
+        v = u * (sig - (1 - sig) * s**2) / d**2 - first - s / d * net[:, :, 1:]
+        return torch.cat([torch.zeros_like(x[:, :, :1]), v], 2)
+
+    def target(self, x0: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """What the network should answer for frames 1.., (B, 48, F - 1, h, w); sigma > 0."""
+        first = x0[:, :, :1]
+        u, s, sig, d = self._terms(x[:, :, 1:], sigma, first)
+        return (x0[:, :, 1:] - first - (1 - sig) * s**2 / d**2 * u) * d / (s * sig)
+
+    def loss_weight(self) -> Tensor:
+        """(1, 48, 1, 1, 1): squared error of the network is weighted like squared error of x0 over S."""
+        return ((self.spread / self.spread.square().mean().sqrt()) ** 2).view(1, -1, 1, 1, 1)
