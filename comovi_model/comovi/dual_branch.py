@@ -139,19 +139,12 @@ class DualBranch(WanModel):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start of training: everything as torch makes it, and zero wherever a part adds to what is there already.
-
-        The official code starts *all* linears of the pose head at zero, so most of them never get a gradient; here
-        only its output projections are zero, which also starts it at "the pose stays", but lets it learn.
-        """
-        silent = [*self.zero_linear_blocks, *self.zero_linear_blocks_v2m, self.head.head, self.motion.head.head]
-        if self.pose_head is not None:
-            silent += [*self.pose_head.fusion_layers, self.pose_head.proj_out]
-            for decoder in self.pose_head.decoders:
-                silent += [decoder.sa.o, decoder.ca.o, decoder.ffn[2]]
-        for layer in silent:
+        """Start of training: as torch makes it, with zeros wherever a part adds to what is there already."""
+        for layer in (*self.zero_linear_blocks, *self.zero_linear_blocks_v2m, self.head.head, self.motion.head.head):
             layer.weight.zero_()
             layer.bias.zero_()
+        if self.pose_head is not None:
+            self.pose_head.init_weights()
 
     def _video_block(self, i: int, x: Tensor | None, step: Step) -> Tensor | None:
         if x is None:

@@ -74,6 +74,20 @@ class PoseHead(nn.Module):
             q = decoder(q, features, dtype)
         return init_pose.to(q.dtype) + self.proj_out(q.to(dtype))
 
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Start of training: only the output projections are zero, so the head begins with "the pose stays".
+
+        The official code starts *every* linear at zero. Most of them then never get a gradient, and the head never
+        sees the video.
+        """
+        silent = [*self.fusion_layers, self.proj_out]
+        for decoder in self.decoders:
+            silent += [decoder.sa.o, decoder.ca.o, decoder.ffn[2]]
+        for layer in silent:
+            layer.weight.zero_()
+            layer.bias.zero_()
+
     def check(self, init_pose: Tensor | None, batch: int, latent_frames: int, layers: Iterable[int]) -> Tensor:
         """The first pose as (B, P, 144), or a sentence that says what does not fit."""
         config = self.config
