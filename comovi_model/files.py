@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,20 +40,26 @@ _REASONS = {
 def file_error(error: OSError, path: str | os.PathLike[str], action: str) -> ComoviError:
     """Return a `ComoviError` that says in one sentence why `action` ("read", "write") failed on `path`."""
     reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
-    return ComoviError(f"cannot {action} {os.fspath(path)}: {reason}.")
+    return ComoviError(f"cannot {action} {_shortened(path)}: {reason}.")
+
+
+def _shortened(path: str | os.PathLike[str]) -> str:
+    """The path as text; the middle of a very long one is left out, so that the sentence stays one."""
+    text = os.fspath(path)
+    return text if len(text) <= 300 else f"{text[:140]}...{text[-140:]}"
 
 
 def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     """Return `path` when it is a non-empty readable file; `what` names it in the error ("motion file")."""
     path = Path(path)
     try:
-        if path.is_dir():
+        if stat.S_ISDIR(os.stat(path).st_mode):
             raise ComoviError(f"{what} {path} is a folder; give the path of a file.")
-        if not path.exists():
-            raise ComoviError(f"{what} {path} does not exist; check the spelling.")
         with path.open("rb") as stream:
             if not stream.read(1):
                 raise ComoviError(f"{what} {path} is empty (0 bytes); it was probably not written completely.")
+    except FileNotFoundError as error:
+        raise ComoviError(f"{what} {_shortened(path)} does not exist; check the spelling.") from error
     except OSError as error:
         raise file_error(error, path, f"read {what}") from error
     except ValueError as error:
@@ -142,4 +149,6 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         _remove_empty(created)
         if isinstance(error, OSError):
             raise file_error(error, _blamed_path(error, temporary, path), "write") from error
+        if isinstance(error, ComoviError) and str(temporary) in str(error):
+            raise ComoviError(str(error).replace(str(temporary), str(path))) from error
         raise

@@ -71,6 +71,12 @@ def test_a_filled_folder_needs_overwrite_and_loses_nothing_else(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_an_error_inside_a_folder_names_the_place_that_was_asked_for(tmp_path):
+    with pytest.raises(ComoviError) as caught, atomic_folder(tmp_path / "out") as folder:
+        raise ComoviError(f"cannot write {folder / 'a.png'}: the disk is full.")
+    assert str(caught.value) == f"cannot write {tmp_path / 'out' / 'a.png'}: the disk is full."
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "nul"])
 def test_an_unusable_input_file_is_named(tmp_path, kind):
     path = tmp_path / "input.npz"
