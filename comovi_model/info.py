@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")  # read as tensors only; anything else in them is refused
 
 
 def describe(path: str | os.PathLike[str]) -> list[str]:
@@ -28,12 +28,8 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
         return [f"{path} (folder)", *(f"  {line}" for line in _tensors(path))]
     require_file(path, "file")
     suffix = path.suffix.lower()
-    if suffix in PICKLED:
-        raise ComoviError(
-            f"{path} is a pickled checkpoint, which can run any code when loaded; use a safetensors file."
-        )
     readers = {".safetensors": _tensors, ".npz": _arrays, ".pkl": _body, ".glb": _glb, ".json": _json}
-    readers |= dict.fromkeys(VIDEOS, _video) | dict.fromkeys(PICTURES, _picture)
+    readers |= dict.fromkeys(PICKLED, _checkpoint) | dict.fromkeys(VIDEOS, _video) | dict.fromkeys(PICTURES, _picture)
     if suffix not in readers:
         raise ComoviError(f"{path} is of a kind that comovi does not know; it knows {', '.join(sorted(readers))}.")
     try:

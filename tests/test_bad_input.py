@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from comfyui_comovi import cli
 from comfyui_comovi.comovi_model.body.toy import toy_body
 from PIL import Image
@@ -31,6 +32,11 @@ def case(words: str):
         return make
 
     return register
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("echo hacked > /tmp/comovi_hacked",)
 
 
 def put(path: Path, content: bytes | str) -> Path:
@@ -207,6 +213,42 @@ def an_index_that_lists_too_much(d):
     return ["info", put(d / "model.safetensors.index.json", json.dumps(index))]
 
 
+@case("is not a PyTorch checkpoint")
+def a_hostile_checkpoint(d):
+    return ["info", put(d / "w.pt", pickle.dumps({"blocks.0.weight": Hostile()}, protocol=2))]
+
+
+@case("can run any program")
+def a_hostile_checkpoint_as_torch_writes_it(d):
+    torch.save({"a": torch.zeros(2), "b": Hostile()}, d / "w.pt")
+    return ["info", d / "w.pt"]
+
+
+@case("is not a PyTorch checkpoint")
+def a_truncated_pickled_checkpoint(d):
+    torch.save({"a": torch.zeros(200)}, d / "w.ckpt")
+    return ["info", put(d / "w.ckpt", (d / "w.ckpt").read_bytes()[:500])]
+
+
+@case("neither a CoMoVi nor a Wan2.2 checkpoint")
+def a_foreign_checkpoint(d):
+    return ["info", weights(d / "w.safetensors")]
+
+
+@case("diffusers names")
+def a_checkpoint_with_diffusers_names(d):
+    tensors = {"condition_embedder.time_embedder.linear_1.weight": np.zeros((4, 4), np.float32)}
+    return ["info", weights(d / "w.safetensors", **tensors)]
+
+
+@case("the size of the network cannot be read off it")
+def a_checkpoint_of_which_only_the_start_is_there(d):
+    return [
+        "info",
+        weights(d / "w.safetensors", **{"patch_embedding.weight": np.zeros((256, 48, 1, 2, 2), np.float32)}),
+    ]
+
+
 @case("not valid JSON")
 def a_broken_json_file(d):
     return ["info", put(d / "settings.json", "{'prompt': ")]
@@ -225,11 +267,6 @@ def toy_file(path: Path, **changes) -> Path:
     arrays = {name: value for name, value in {**toy_arrays(), **changes}.items() if value is not None}
     np.savez(path, **arrays)
     return path
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("echo hacked > /tmp/comovi_hacked",)
 
 
 @case("asks for posix.system")
