@@ -28,6 +28,8 @@ def _use_checkout() -> None:
     spec.loader.exec_module(module)
 
 
+sys.path.append(str(Path(__file__).parent))  # for bad_files.py, which several test files share
+
 if (ROOT / "__init__.py").exists() and PACKAGE not in sys.modules:
     # `python -m pytest` puts the checkout on sys.path, where our nodes/ would hide ComfyUI's nodes.py.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
