@@ -53,9 +53,9 @@ class Pixels:
         values += self.bary[:, 1:2] * attributes[corners[:, 1]]
         return values + self.bary[:, 2:] * attributes[corners[:, 2]]
 
-    def image(self, values: Tensor, background: Tensor | float) -> Tensor:
-        """Values (P, C) on a background (broadcastable to (F, H, W, C)) -> (F, H, W, C)."""
-        picture = values.new_empty(*self.shape, values.shape[1])
+    def image(self, values: Tensor, background: Tensor | float, out: Tensor | None = None) -> Tensor:
+        """Values (P, C) on a background (broadcastable to (F, H, W, C)) -> (F, H, W, C), in `out` if given."""
+        picture = values.new_empty(*self.shape, values.shape[1]) if out is None else out
         picture[...] = torch.as_tensor(background, dtype=values.dtype, device=values.device)
         picture.view(-1, values.shape[1])[self.index] = values
         return picture
@@ -120,39 +120,51 @@ def visible_pixels(
 
 @dataclass(frozen=True)
 class _Triangles:
-    """Visible faces of some frames, by frame and face; the centre of pixel (column, row) is at (column, row)."""
+    """Visible faces of some frames, by face and frame; the centre of pixel (column, row) is at (column, row)."""
 
     frame: Tensor  # (T,) int64
     face: Tensor  # (T,) int64
-    edges: Tensor  # (T, 3, 3) float64: a, b, c of a*column + b*row + c, >= 0 inside; edge i is opposite corner i
-    area: Tensor  # (T,) float64, the sum of the three edge functions
+    planes: Tensor  # (T, 3, 4) float64: a, b, c of a*column + b*row + c for three edge functions and 1/z
     inverse_z: Tensor  # (T, 3) float64, 1/z of the corners
     box: Tensor  # (T, 4) int64: first column, first row, number of columns, number of rows
 
 
 def _visible_triangles(vertices: Tensor, faces: Tensor, K: Tensor, height: int, width: int, cull: bool) -> _Triangles:
     points = vertices.double() @ K.double().transpose(-1, -2)  # (F, V, 3): u*z, v*z, z
-    inverse_z = 1 / points[..., 2:]
-    corners = torch.cat([points[..., :2] * inverse_z - 0.5, inverse_z], -1)[:, faces]  # (F, N, 3, 3)
-    x, y, w = corners.unbind(-1)  # (F, N, 3)
-    area = (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (y[..., 1] - y[..., 0]) * (x[..., 2] - x[..., 0])
-    size = torch.tensor([width, height], dtype=torch.float64, device=vertices.device)
-    first, second, third = corners[..., :2].unbind(2)  # unbound, because reductions over three numbers are slow
-    low = torch.minimum(torch.minimum(first, second), third).ceil_().clamp_min_(0)
-    high = torch.minimum(torch.maximum(torch.maximum(first, second), third).floor_(), size - 1)
+    u, v, z = points.permute(2, 1, 0).contiguous()  # (V, F) each
+    w = 1 / z
+    # Nine arrays (N, F), because gathering rows of frames is fast and reductions over three numbers are slow.
+    x1, x2, x3 = ((u * w - 0.5).index_select(0, corner) for corner in faces.T)
+    y1, y2, y3 = ((v * w - 0.5).index_select(0, corner) for corner in faces.T)
+    area = (x2 - x1) * (y3 - y1) - (y2 - y1) * (x3 - x1)
+    left = torch.minimum(torch.minimum(x1, x2), x3).ceil_().clamp_min_(0)
+    right = torch.maximum(torch.maximum(x1, x2), x3).floor_().clamp_max_(width - 1)
+    top = torch.minimum(torch.minimum(y1, y2), y3).ceil_().clamp_min_(0)
+    bottom = torch.maximum(torch.maximum(y1, y2), y3).floor_().clamp_max_(height - 1)
     # y points down, so a face seen from outside has negative area.
-    keep = (area < 0 if cull else area != 0) & (high[..., 0] >= low[..., 0]) & (high[..., 1] >= low[..., 1])
-    in_front = (inverse_z > 0) & (inverse_z < 1 / NEAR)  # False for NaN, too
-    keep &= in_front.squeeze(-1)[:, faces.T].all(1)
-    frame, face = keep.nonzero(as_tuple=True)
+    keep = (area < 0 if cull else area != 0) & (right >= left) & (bottom >= top)
+    in_front = (w > 0) & (w < 1 / NEAR)  # False for NaN, too
+    if not in_front.all():
+        keep &= in_front[faces].all(1)
+    kept = keep.view(-1).nonzero().squeeze(1)
+    face = kept // len(vertices)
+    frame = kept - face * len(vertices)
 
-    (x, y, w), area = corners[frame, face].unbind(-1), area[frame, face]
-    low, high = low[frame, face], high[frame, face]
-    next_x, next_y, last_x, last_y = x.roll(-1, 1), y.roll(-1, 1), x.roll(1, 1), y.roll(1, 1)
-    # The neighbour across an edge has exactly the negated numbers, so no pixel falls between the two.
-    edges = torch.stack([next_y - last_y, last_x - next_x, next_x * last_y - last_x * next_y], -1)
-    edges *= area.sign()[:, None, None]
-    return _Triangles(frame, face, edges, area.abs(), w, torch.cat([low, high - low + 1], 1).long())
+    x, y = (
+        torch.stack([value.view(-1)[kept] for value in corner]) for corner in ((x1, x2, x3), (y1, y2, y3))
+    )  # (3, T)
+    next_x, next_y, last_x, last_y = x.roll(-1, 0), y.roll(-1, 0), x.roll(1, 0), y.roll(1, 0)
+    # Edge i is opposite corner i, >= 0 inside. The neighbour across an edge has exactly the negated numbers, so no
+    # pixel falls between the two.
+    edges = torch.stack([next_y - last_y, last_x - next_x, next_x * last_y - last_x * next_y])  # (3, 3, T)
+    area = area.view(-1)[kept]
+    edges *= area.sign()
+    corner_w = w.view(-1)[faces[face].T * len(vertices) + frame]  # (3, T)
+    depth_plane = (edges * (corner_w / area.abs())).sum(1, keepdim=True)
+    planes = torch.cat([edges, depth_plane], 1).permute(2, 0, 1).contiguous()
+    low = torch.stack([left.view(-1)[kept], top.view(-1)[kept]], 1)
+    high = torch.stack([right.view(-1)[kept], bottom.view(-1)[kept]], 1)
+    return _Triangles(frame, face, planes, corner_w.T.contiguous(), torch.cat([low, high - low + 1], 1).long())
 
 
 def _z_buffer(
@@ -164,7 +176,9 @@ def _z_buffer(
         return empty, empty, empty.new_empty(0, 3, dtype=torch.float32), empty.float()
     window = _Window.around(triangles.box)
     last = 2**31 - 1
-    keys = torch.zeros((int(triangles.frame[-1]) + 1) * window.pixels, dtype=torch.int64, device=triangles.face.device)
+    keys = torch.zeros(
+        (int(triangles.frame.max()) + 1) * window.pixels, dtype=torch.int64, device=triangles.face.device
+    )
     for inside, triangle, inverse_z in _inside(triangles, window):
         key = (inverse_z.float().view(torch.int32).long() << 32) | (last - triangle)
         keys.scatter_reduce_(0, inside, key, "amax")
@@ -172,13 +186,13 @@ def _z_buffer(
     seen = keys.nonzero().squeeze(1)
     triangle = last - (keys[seen] & last)
     column, row, frame = window.split(seen)
-    a, b, c = triangles.edges[triangle].unbind(-1)  # (P, 3)
-    weights = (a * column[:, None] + (b * row[:, None] + c)).clamp_min(0)  # screen-space, times the area
+    a, b, c = triangles.planes[triangle][..., :3].unbind(1)  # (P, 3)
+    weights = (a * column[:, None] + (b * row[:, None] + c)).clamp_min_(0)  # screen-space, times the area
     over_z = weights * triangles.inverse_z[triangle]
     inverse_z = _sum3(over_z)
-    depth = _sum3(weights) / inverse_z
     index = ((frame + first_frame) * height + row) * width + column
-    return index, triangles.face[triangle], (over_z / inverse_z[:, None]).float(), depth.float()
+    bary, depth = over_z / inverse_z[:, None], _sum3(weights) / inverse_z
+    return index, triangles.face[triangle], bary.float(), depth.float()
 
 
 def _sum3(values: Tensor) -> Tensor:
@@ -214,9 +228,7 @@ class _Window:
 
 def _inside(triangles: _Triangles, window: _Window) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields window indices of pixels inside triangles, the triangles, and 1/z there, each (any,)."""
-    depth_plane = (triangles.inverse_z / triangles.area[:, None])[:, None] @ triangles.edges  # (T, 1, 3)
-    planes = torch.cat([triangles.edges, depth_plane], 1)  # (T, 4, 3)
-    wide, high = _size_class(triangles.box[:, 2:]).unbind(1)
+    wide, high = _size_class(triangles.box[:, 2]), _size_class(triangles.box[:, 3])
     for columns in TILE_SIZES:
         for rows in TILE_SIZES:
             members = ((wide == columns) & (high == rows)).nonzero().squeeze(1)
@@ -224,9 +236,9 @@ def _inside(triangles: _Triangles, window: _Window) -> Iterator[tuple[Tensor, Te
             step = max(1, CANDIDATES // (columns * rows))
             for start in range(0, len(triangle), step):
                 some, tile = triangle[start : start + step], box[start : start + step]
-                which, column, row, inverse_z = _test(planes[some], tile, columns, rows)
+                which, column, row, inverse_z = _test(triangles.planes[some], tile, columns, rows)
                 corner = triangles.frame[some] * window.pixels
-                corner += (tile[:, 1] - window.top) * window.columns + tile[:, 0] - window.left
+                corner += (tile[:, 1] - window.top) * window.columns + (tile[:, 0] - window.left)
                 yield corner[which] + row * window.columns + column, some[which], inverse_z
 
 
@@ -239,11 +251,11 @@ def _tiles(triangle: Tensor, box: Tensor, columns: int, rows: int) -> tuple[Tens
     """Cuts boxes (T, 4) into tiles of at most columns x rows -> triangle of each tile, box of each tile."""
     across = (box[:, 2] + columns - 1) // columns
     count = across * ((box[:, 3] + rows - 1) // rows)
-    if int(count.sum()) == len(triangle):
+    total = int(count.sum())
+    if total == len(triangle):
         return triangle, box
-    number = torch.arange(int(count.sum()), device=box.device)
     owner = torch.arange(len(triangle), device=box.device).repeat_interleave(count)
-    number -= (count.cumsum(0) - count)[owner]  # of the tile within its box
+    number = torch.arange(total, device=box.device) - (count.cumsum(0) - count)[owner]  # of the tile within its box
     box, across = box[owner], across[owner]
     shift = torch.stack([number % across * columns, number // across * rows], 1)
     limit = torch.tensor([columns, rows], device=box.device)
@@ -251,17 +263,21 @@ def _tiles(triangle: Tensor, box: Tensor, columns: int, rows: int) -> tuple[Tens
 
 
 def _test(planes: Tensor, box: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Planes (T, 4, 3) at all pixels of tiles (T, 4) -> tile, column and row in it, 1/z of the pixels inside."""
+    """Planes (T, 3, 4) at all pixels of tiles (T, 4) -> tile, column and row in it, 1/z of the pixels inside."""
     nan = torch.tensor(torch.nan, dtype=torch.float64, device=box.device)  # pixels outside the box fail every test
     offset = torch.arange(max(columns, rows), device=box.device)
-    x = torch.where(offset[:columns] < box[:, 2:3], (box[:, 0:1] + offset[:columns]).double(), nan)  # (T, columns)
-    y = torch.where(offset[:rows] < box[:, 3:4], (box[:, 1:2] + offset[:rows]).double(), nan)  # (T, rows)
-    a, b, c = planes[..., None].unbind(2)  # (T, 4, 1)
+    left, top, wide, high = box[..., None].unbind(1)  # (T, 1)
+    x = torch.where(offset[:columns] < wide, (left + offset[:columns]).double(), nan)  # (T, columns)
+    y = torch.where(offset[:rows] < high, (top + offset[:rows]).double(), nan)  # (T, rows)
+    a, b, c = planes[..., None].unbind(1)  # (T, 4, 1)
     across, down = (a * x[:, None])[:, :, None], (b * y[:, None] + c)[..., None]  # (T, 4, 1, columns), (T, 4, rows, 1)
     lowest = across[:, 0] + down[:, 0]  # (T, rows, columns)
     for edge in (1, 2):
         lowest = torch.minimum(lowest, across[:, edge] + down[:, edge])
     inside = (lowest >= 0).view(-1).nonzero().squeeze(1)
     inverse_z = (across[:, 3] + down[:, 3]).view(-1)[inside]
-    which, position = inside // (columns * rows), inside % (columns * rows)
-    return which, position % columns, position // columns, inverse_z
+    area = columns * rows
+    which = inside // area
+    position = inside - which * area
+    row = position // columns
+    return which, position - row * columns, row, inverse_z
