@@ -154,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     generate = verbs.add_parser("generate", help="make a clip from your sentence, picture and pose")
     _add_generation(generate, "comovi_clip", prompt_needed=True)
-    generate.add_argument("--model", type=Path, metavar="FILE", help="nano checkpoint (default: the embedded one)")
+    generate.add_argument("--model", type=Path, metavar="FILE", help="nano network, its other two files beside it")
 
     info = verbs.add_parser("info", help="say what a file is and what it lacks")
     info.add_argument("file", type=Path, metavar="FILE", help="checkpoint, motion, body model, video, picture or GLB")

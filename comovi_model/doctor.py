@@ -30,9 +30,11 @@ OPTIONAL = {  # distribution: (what it adds, what is used without it, how to get
 }
 ASSETS = {  # file in assets/: what it is
     "mannequin.safetensors": "the built-in body, CC0",
-    "nano_body.safetensors": "the body of the synthetic people",
+    "nano_body.safetensors": "the same with fewer faces, for small pictures",
+    "nano.safetensors": "the nano dual-branch network",
+    "nano_text.safetensors": "the nano text encoder",
+    "nano_autoencoder.safetensors": "the nano video autoencoder",
 }
-NANO_PREFIX = "nano_"  # the trained nano weights: nano_*.safetensors besides the body
 
 
 def examine() -> tuple[list[str], bool]:
@@ -135,11 +137,6 @@ def _assets() -> tuple[list[str], bool]:
     for name, purpose in ASSETS.items():
         lines.append(_asset_line(folder / name, purpose))
         complete &= (folder / name).exists()
-    weights = [path for path in sorted(folder.glob(f"{NANO_PREFIX}*.safetensors")) if path.name not in ASSETS]
-    lines += [_asset_line(path, "weights of the nano model") for path in weights]
-    if not weights:
-        complete = False
-        lines.append("nano weights are MISSING from this copy; reinstall the package, or clone it again")
     lines.append("a real SMPL body is not shipped (its licence forbids it): get SMPL_NEUTRAL.npz or .pkl from the")
     lines.append("  authors' site (smpl.is.tue.mpg.de) and pass it with --body; without it the mannequin is used")
     return lines, complete

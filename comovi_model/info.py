@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .wan.weights import TensorFiles
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+NANO_PARTS = {"vocabulary": "text encoder of the nano model", "sizes": "video autoencoder of the nano model"}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")  # read as tensors only; anything else in them is refused
 
@@ -48,7 +49,8 @@ def _tensors(path: Path) -> list[str]:
         return [f"golden file of kind {golden['kind']}; run: comovi verify {path}", *_contents(files)]
     if {"v_template", "weights"} <= files.entries.keys():
         return _body(path)
-    return [*_checkpoint(path), *_contents(files)]
+    kind = next((says for key, says in NANO_PARTS.items() if key in files.metadata), None)
+    return [*(_checkpoint(path) if kind is None else [kind]), *_contents(files)]
 
 
 def _contents(files: TensorFiles) -> list[str]:
