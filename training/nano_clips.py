@@ -70,7 +70,7 @@ def make_shard(path: Path, first_seed: int, count: int, autoencoder_file: str) -
     for seed in range(first_seed, first_seed + count):
         scene = sample_scene(seed, body)
         clip = draw_clip(scene, body)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             latent = model.encode(torch.cat([pixels_to_unit(clip.video), pixels_to_unit(clip.motion_map)]))
         rotations, _ = scene.camera_motion(body)
         rows["video"].append(latent[0].half())

@@ -23,7 +23,7 @@ class NoiseLaw:
     """How sigmas are drawn."""
 
     shift: float = 5.0
-    shared: float = 0.65  # share of samples in which both branches have the same sigma
+    shared: float = 0.75  # share of samples in which both branches have the same sigma
     clean: float = 0.4  # of the others: share in which the redrawn branch is clean (sigma 0)
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

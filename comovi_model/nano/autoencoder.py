@@ -97,7 +97,8 @@ class NanoAutoencoder(nn.Module):
 
     def encode_groups(self, groups: Tensor) -> Tensor:
         """(B, F, 4, H, W, 3) in [-1, 1] -> latent (B, F, h, w, 48)."""
-        linear = self.to_latent(groups_to_patches(groups))
+        with torch.autocast(groups.device.type, enabled=False):  # 3072 terms: rounding them would show
+            linear = self.to_latent(groups_to_patches(groups).float())
         b, f, t, height, width, c = groups.shape
         image = groups.permute(0, 1, 2, 5, 3, 4).reshape(b * f, t * c, height, width)
         residual = self.encoder(F.pixel_unshuffle(image, SPACE // 2).contiguous(memory_format=torch.channels_last))

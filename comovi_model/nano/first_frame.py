@@ -6,20 +6,39 @@ velocity = noise - x0 (the convention of Wan2.2 and of the paper's code).
 Let r be the clean first latent repeated in time and S the standard deviation of x0 - r per channel. If x0 - r were
 Gaussian and white, the best denoiser would be linear:
     u = x_sigma - (1 - sigma) r,   D^2 = (1 - sigma)^2 S^2 + sigma^2,   x0 = r + (1 - sigma) S^2 / D^2 u.
-The network sees u / D (unit variance at every sigma; frame 0 as it is) and adds S sigma / D times its output:
+The network sees u / D (unit variance at every sigma; frame 0 as it is) and its output is scaled by S sigma / D:
     velocity = u (sigma - (1 - sigma) S^2) / D^2 - r - (S / D) net,
 which has no division by sigma. It is the preconditioning of Karras et al. (2022, table 1) about the first frame.
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
+
+Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell is
+(`place_channels`): without them every token must first find, through attention, what the first frame shows in its place
+and how long ago that was.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 PARAMETRIZATION = "first_frame_edm"  # written into the metadata of weights that need this wrapper
+TIME_CHANNELS, SPACE_CHANNELS = 8, 8
+INPUT_CHANNELS = 48 + 48 + TIME_CHANNELS + SPACE_CHANNELS
+
+
+def place_channels(frames: int, height: int, width: int) -> Tensor:
+    """Where and when a cell is, (16, F, h, w): one-hot latent frame (frame 0 is all zero, frames beyond 8 keep the last)
+    and x, y in -1..1 with their sines and cosines of half and of whole periods."""
+    when = torch.zeros(TIME_CHANNELS, frames, height, width)
+    for frame in range(1, frames):
+        when[min(frame, TIME_CHANNELS) - 1, frame] = 1.0
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    rows = [x, y, *(f(math.pi * c) for c in (x, y) for f in (torch.sin, torch.cos)),
+            torch.sin(2 * math.pi * x), torch.sin(2 * math.pi * y)]  # fmt: skip
+    return torch.cat([when, torch.stack(rows)[:, None].expand(-1, frames, -1, -1)])
 
 
 @dataclass(frozen=True)
@@ -35,9 +54,11 @@ class FirstFrameWrapper:
         return u, s, sigma, torch.sqrt(((1 - sigma) * s) ** 2 + sigma**2)
 
     def network_input(self, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
-        """What the network reads: x (B, 48, F, h, w), sigma (B,), first (B, 48, 1, h, w) -> (B, 48, F, h, w)."""
+        """What the network reads: x (B, 48, F, h, w), sigma (B,), first (B, 48, 1, h, w) -> (B, 112, F, h, w)."""
         u, _, _, d = self._terms(x[:, :, 1:], sigma, first)
-        return torch.cat([first.expand(x.shape[0], -1, -1, -1, -1), u / d], 2)
+        still = first.expand(x.shape[0], -1, x.shape[2], -1, -1)
+        place = place_channels(*x.shape[2:]).to(x).expand(x.shape[0], -1, -1, -1, -1)
+        return torch.cat([torch.cat([still[:, :, :1], u / d], 2), still, place], 1)
 
     def velocity(self, net: Tensor, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
         """Velocity (B, 48, F, h, w) from the network's output; zero for the clean first frame."""

@@ -5,13 +5,17 @@ Shapes: B clips, T = 33 pixel frames, F = 9 latent frames, H x W = 192 x 128. Al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..body.rotations import matrix_from_6d_rows, matrix_to_6d_rows
+from ..comovi.dual_branch import DualBranch, DualTextCache
+from ..wan.flow import FlowSchedule
+from ..wan.sampling import Prediction, StepDone, Stream, classifier_free, sample
 from .model import NanoModel
 from .scene import NUM_FRAMES
 from .text_encoder import tokenise
@@ -52,12 +56,12 @@ class NanoOutput:
     motion_latent: Tensor
 
 
-def schedule(settings: NanoSettings) -> tuple[Tensor, Tensor]:
-    """Sigmas of video and motion map, (steps + 1,) each, from 1 to 0."""
-    u = torch.linspace(1, 0, settings.steps + 1)
+def schedules(settings: NanoSettings) -> tuple[FlowSchedule, FlowSchedule]:
+    """Sigmas of video and of motion map, from 1 to 0."""
+    u = torch.linspace(1, 0, settings.steps + 1, dtype=torch.float64)
 
-    def shifted(u: Tensor) -> Tensor:
-        return settings.shift * u / (1 + (settings.shift - 1) * u)
+    def shifted(u: Tensor) -> FlowSchedule:
+        return FlowSchedule(tuple((settings.shift * u / (1 + (settings.shift - 1) * u)).tolist()))
 
     lead = (u * (1 + settings.motion_lead) - settings.motion_lead).clamp_min(0)
     return shifted(u), shifted(lead)
@@ -74,59 +78,82 @@ def to_pixels(model: NanoModel, latent: Tensor) -> Tensor:
     return ((frames.float().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8)
 
 
+@dataclass(frozen=True)
+class NanoVelocity:
+    """The nano model as the sampler sees it: streams "video" and "motion", conditions "positive" and "negative"."""
+
+    model: NanoModel
+    network: DualBranch
+    first: dict[str, Tensor]  # clean first latents (B, 48, 1, h, w) by stream
+    texts: dict[str, DualTextCache]  # by the conditions asked together: "both" or "positive"
+    pose: Tensor  # (B, 144)
+
+    def __call__(
+        self, latents: Mapping[str, Tensor], sigmas: Mapping[str, float], conditions: Sequence[str], last: bool
+    ) -> list[Prediction]:
+        wraps = {"video": self.model.wrap_video, "motion": self.model.wrap_motion}
+        batch, copies = len(latents["video"]), len(conditions)
+        inputs, times = [], []
+        for name, wrap in wraps.items():
+            sigma = torch.full((batch,), sigmas[name])
+            inputs.append(wrap.network_input(latents[name], sigma, self.first[name]).repeat(copies, 1, 1, 1, 1))
+            time = torch.full((batch * copies, latents[name].shape[2]), 1000 * sigmas[name])
+            time[:, 0] = 0
+            times.append(time)
+        out = self.network(
+            *inputs, times[0], None, motion_timestep=times[1], text_cache=self.texts["+".join(conditions)],
+            init_pose=self.pose.repeat(copies, 1) if last else None,
+            pose_from_layers=(self.network.config.num_layers - 1,) if last else (),
+        )  # fmt: skip
+        predictions = []
+        for index in range(copies):
+            rows = slice(index * batch, (index + 1) * batch)
+            velocity = {
+                name: wraps[name].velocity(
+                    net[rows], latents[name], torch.full((batch,), sigmas[name]), self.first[name]
+                )
+                for name, net in (("video", out.video), ("motion", out.motion))
+            }
+            predictions.append(Prediction(velocity, {"pose": out.pose[rows, 0]} if last else {}))
+        return predictions
+
+
 @torch.no_grad()
-def generate(model: NanoModel, start: NanoInput, settings: NanoSettings | None = None, seed: int = 0,
-             progress: Callable[[int, int], None] | None = None) -> NanoOutput:  # fmt: skip
-    """Sample clips. `progress(done, total)` is called after every step and may raise to stop."""
+def generate(
+    model: NanoModel,
+    start: NanoInput,
+    settings: NanoSettings | None = None,
+    seed: int = 0,
+    on_step: Callable[[StepDone], None] | None = None,
+    interrupted: Callable[[], bool] | None = None,
+) -> NanoOutput:
+    """Sample clips; the same seed gives the same clips on the same machine."""
     settings = settings or NanoSettings()
     generator = torch.Generator().manual_seed(seed)
-    first_video, first_motion = encode_first(model, start.video), encode_first(model, start.motion_map)
-    batch, height, width = len(first_video), *first_video.shape[-2:]
-    shape = (batch, 48, LATENT_FRAMES, height, width)
-    x_video, x_motion = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
-    x_video[:, :, :1], x_motion[:, :, :1] = first_video, first_motion
+    first = {"video": encode_first(model, start.video), "motion": encode_first(model, start.motion_map)}
+    batch, _, _, height, width = first["video"].shape
+    guidance = classifier_free(settings.guidance)
+    conditions = [term.condition for term in guidance]
     ids, _ = tokenise(start.sentences)
-    guided = settings.guidance != 1
-    ids = torch.cat([torch.zeros_like(ids), ids]) if guided else ids
-    pose = matrix_to_6d_rows(start.pose).flatten(1)
-    pose = torch.cat([pose, pose]) if guided else pose
+    by_condition = {"positive": ids, "negative": torch.zeros_like(ids)}  # negative: all padding, as in training
     network = model.network if settings.exchange else without_exchange(model.network)
-    cache = network.make_text_cache(model.text_encoder(ids))
-    sigmas_video, sigmas_motion = schedule(settings)
-    last = model.network.config.num_layers - 1
-    poses = None
-    for step in range(settings.steps):
-        s_video, s_motion = sigmas_video[step].expand(batch), sigmas_motion[step].expand(batch)
-        inputs = (
-            model.wrap_video.network_input(x_video, s_video, first_video),
-            model.wrap_motion.network_input(x_motion, s_motion, first_motion),
-        )
-        times = [torch.cat([torch.zeros(batch, 1), 1000 * s[:, None].expand(-1, LATENT_FRAMES - 1)], 1)
-                 for s in (s_video, s_motion)]  # fmt: skip
-        if guided:
-            inputs, times = [torch.cat([x, x]) for x in inputs], [torch.cat([t, t]) for t in times]
-        final = step == settings.steps - 1
-        out = network(*inputs, times[0], None, motion_timestep=times[1], text_cache=cache,
-                      init_pose=pose if final else None, pose_from_layers=(last,) if final else ())  # fmt: skip
-        nets = [out.video, out.motion]
-        if guided:
-            nets = [n[:batch] + settings.guidance * (n[batch:] - n[:batch]) for n in nets]
-        v_video = model.wrap_video.velocity(nets[0], x_video, s_video, first_video)
-        v_motion = model.wrap_motion.velocity(nets[1], x_motion, s_motion, first_motion)
-        x_video = x_video + (sigmas_video[step + 1] - sigmas_video[step]) * v_video
-        x_motion = x_motion + (sigmas_motion[step + 1] - sigmas_motion[step]) * v_motion
-        if final:
-            poses = out.pose[-batch:, 0].unflatten(-1, (24, 6))
-        if progress:
-            progress(step + 1, settings.steps)
-    rotations = torch.cat([start.pose[:, None], matrix_from_6d_rows(poses)], 1)
-    return NanoOutput(to_pixels(model, x_video), to_pixels(model, x_motion), rotations, x_video, x_motion)
+    text = model.text_encoder(torch.cat([by_condition[name] for name in conditions]))
+    velocity = NanoVelocity(model, network, first, {"+".join(conditions): network.make_text_cache(text)},
+                            matrix_to_6d_rows(start.pose).flatten(1))  # fmt: skip
+    streams = {
+        name: Stream(torch.randn((batch, 48, LATENT_FRAMES, height, width), generator=generator), first[name], schedule)
+        for name, schedule in zip(("video", "motion"), schedules(settings), strict=True)
+    }
+    samples = sample(velocity, streams, streams["video"].schedule, guidance, sampler="euler", on_step=on_step,
+                     interrupted=interrupted)  # fmt: skip
+    rotations = matrix_from_6d_rows(samples.extras["positive"]["pose"].unflatten(-1, (24, 6)))
+    video, motion = samples.latents["video"], samples.latents["motion"]
+    rotations = torch.cat([start.pose[:, None], rotations], 1)
+    return NanoOutput(to_pixels(model, video), to_pixels(model, motion), rotations, video, motion)
 
 
-def without_exchange(network):
+def without_exchange(network: DualBranch) -> DualBranch:
     """A copy whose zero-linears are zero: the two branches run side by side, unseen by each other."""
-    import copy
-
     alone = copy.deepcopy(network)
     for layers in (alone.zero_linear_blocks, alone.zero_linear_blocks_v2m):
         for layer in layers:

@@ -17,13 +17,13 @@ ASSETS = Path(__file__).parent.parent / "assets"
 def load_nano_body() -> NanoBody:
     """The body of `assets/nano_body.safetensors` (made by tools/build_mannequin.py), float64 for exact drawing."""
     data = load_file(ASSETS / "nano_body.safetensors")
-    size = len(data["v_template"])
+    shapedirs = data["shapedirs"].astype(np.float64)
     return NanoBody(
         v_template=data["v_template"].astype(np.float64),
         faces=data["faces"].astype(np.int64),
         weights=data["weights"].astype(np.float64),
         part_of_vertex=data["part_of_vertex"].astype(np.int64),
         joints=data["joints"].astype(np.float64),
-        shapedirs=data.get("shapedirs", np.zeros((size, 3, 10))).astype(np.float64),
-        joint_shapedirs=data.get("joint_shapedirs", np.zeros((24, 3, 10))).astype(np.float64),
+        shapedirs=shapedirs,
+        joint_shapedirs=np.einsum("jv,vkb->jkb", data["J_regressor"].astype(np.float64), shapedirs),
     )
