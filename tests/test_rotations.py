@@ -97,3 +97,7 @@ def test_gradients_are_finite_at_zero_rotation():
     zero = torch.zeros(2, 3, requires_grad=True)
     rot.matrix_to_axis_angle(rot.axis_angle_to_matrix(zero)).sum().backward()
     assert torch.isfinite(zero.grad).all()
+
+
+def test_a_single_frame_is_continuous():
+    assert rot.continuous_quaternions(torch.ones(1, 24, 4)).shape == (1, 24, 4)

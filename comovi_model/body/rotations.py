@@ -101,7 +101,7 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor | float) -> Tensor:
 def continuous_quaternions(quaternions: Tensor) -> Tensor:
     """(F, ..., 4) with signs chosen so that every frame lies in the hemisphere of the frame before it."""
     flips = (quaternions[1:] * quaternions[:-1]).sum(-1) < 0
-    signs = torch.cat([torch.ones_like(flips[:1], dtype=quaternions.dtype), 1 - 2 * flips.to(quaternions.dtype)])
+    signs = torch.cat([torch.ones_like(quaternions[:1, ..., 0]), 1 - 2 * flips.to(quaternions.dtype)])
     return quaternions * signs.cumprod(0)[..., None]
 
 
