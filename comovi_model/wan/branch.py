@@ -209,7 +209,8 @@ def time_rows(timestep: Tensor, grid: tuple[int, int, int], batch: int) -> tuple
     frames, tokens = grid[0], grid[1] * grid[2]
     if timestep.ndim == 0 or timestep.shape == (1,):
         timestep = timestep.reshape(1).expand(batch)
-    if timestep.shape[0] != batch or (timestep.ndim == 2 and timestep.shape[1] not in (1, frames, frames * tokens)):
+    lengths = (1, frames, frames * tokens)
+    if timestep.shape[0] != batch or timestep.ndim > 2 or (timestep.ndim == 2 and timestep.shape[1] not in lengths):
         raise ComoviError(
             f"timestep has shape {tuple(timestep.shape)}; expected ({batch},), ({batch}, {frames}) with one per latent "
             f"frame, or ({batch}, {frames * tokens}) with one per token."
