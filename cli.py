@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from . import __version__
 from .comovi_model.errors import ComoviError
-from .comovi_model.files import file_error
+from .comovi_model.files import file_error, require_place
 
 EXAMPLES = """examples:
   comovi demo                                    a video, its motion map and a 3D body, in ./comovi_demo
@@ -122,6 +122,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .training.evaluate import run
 
+    if arguments.json is not None:
+        require_place(arguments.json)
     run(arguments.what, arguments.count, arguments.seed, arguments.json, no_exchange=arguments.no_exchange)
     return 0
 

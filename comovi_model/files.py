@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,6 +68,21 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
             raise
         raise ComoviError(f"{what} {str(path)!r} is not a usable path ({error}).") from error
     return path
+
+
+def require_place(path: str | os.PathLike[str]) -> Path:
+    """Return `path` when a file can be written there; asked before long work, so that the work is not lost."""
+    path = Path(path)
+    ancestor = path.parent
+    try:
+        if path.is_dir():
+            raise ComoviError(f"cannot write {path}: it is a folder where a file is needed; give the path of a file.")
+        while not ancestor.exists() and ancestor != ancestor.parent:
+            ancestor = ancestor.parent
+        with tempfile.TemporaryFile(dir=ancestor):
+            return path
+    except OSError as error:
+        raise file_error(error, path, "write") from error
 
 
 def _new_folders(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 from comfyui_comovi.comovi_model.errors import ComoviError
-from comfyui_comovi.comovi_model.files import atomic_folder, atomic_path, require_file
+from comfyui_comovi.comovi_model.files import atomic_folder, atomic_path, require_file, require_place
 
 
 def test_a_finished_file_appears_under_its_name_only(tmp_path):
@@ -75,6 +75,15 @@ def test_an_error_inside_a_folder_names_the_place_that_was_asked_for(tmp_path):
     with pytest.raises(ComoviError) as caught, atomic_folder(tmp_path / "out") as folder:
         raise ComoviError(f"cannot write {folder / 'a.png'}: the disk is full.")
     assert str(caught.value) == f"cannot write {tmp_path / 'out' / 'a.png'}: the disk is full."
+
+
+def test_a_place_is_judged_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert require_place(tmp_path / "new" / "a.json") == tmp_path / "new" / "a.json"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    for path, words in [(tmp_path, "it is a folder"), (tmp_path / "file" / "a", "a file where a folder is needed")]:
+        with pytest.raises(ComoviError, match=words):
+            require_place(path)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "nul"])
