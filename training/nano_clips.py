@@ -77,8 +77,17 @@ def make_shard(path: Path, first_seed: int, count: int, autoencoder_file: str) -
         rows["motion"].append(latent[1].half())
         rows["pose"].append(torch.from_numpy(rotations[:, :, :2].reshape(-1, 24, 6)).half())
         request, look = scene.request, scene.look
-        rows["labels"].append(torch.tensor([request.action, SIDES.index(request.side), SPEED_NAMES.index(request.speed),
-                                            CLOTHES_NAMES.index(look.shirt), CLOTHES_NAMES.index(look.trousers)]))  # fmt: skip
+        rows["labels"].append(
+            torch.tensor(
+                [
+                    request.action,
+                    SIDES.index(request.side),
+                    SPEED_NAMES.index(request.speed),
+                    CLOTHES_NAMES.index(look.shirt),
+                    CLOTHES_NAMES.index(look.trousers),
+                ]
+            )
+        )
     with atomic_path(path) as temporary:
         save_file({k: torch.stack(v).contiguous() for k, v in rows.items()}, str(temporary))
     return path.name
@@ -93,8 +102,9 @@ def torch_weights(path: str | Path) -> dict[str, Tensor]:
 def make_clips(folder: Path, clips: int, workers: int, autoencoder_file: str, first_seed: int = TRAIN_SEEDS) -> None:
     """Fill `folder` with shards until it holds `clips` clips."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [(folder / f"shard-{first_seed + start:09d}.safetensors", first_seed + start)
-              for start in range(0, clips, SHARD)]  # fmt: skip
+    wanted = [
+        (folder / f"shard-{first_seed + start:09d}.safetensors", first_seed + start) for start in range(0, clips, SHARD)
+    ]
     missing = [(path, seed) for path, seed in wanted if not path.exists()]
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

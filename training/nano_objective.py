@@ -58,14 +58,20 @@ class NanoBatch:
 class NanoTrainee(nn.Module):
     """Text encoder, dual-branch network and loss: what the optimiser sees."""
 
-    def __init__(self, text_encoder: NanoTextEncoder, network: DualBranch, video: FirstFrameWrapper,
-                 motion: FirstFrameWrapper, pose_from_layers: tuple[int, ...]):  # fmt: skip
+    def __init__(
+        self,
+        text_encoder: NanoTextEncoder,
+        network: DualBranch,
+        video: FirstFrameWrapper,
+        motion: FirstFrameWrapper,
+        pose_from_layers: tuple[int, ...],
+    ):
         super().__init__()
         self.text_encoder, self.network, self.pose_from_layers = text_encoder, network, pose_from_layers
         self.wrap_video, self.wrap_motion = video, motion
 
     def forward(self, batch: NanoBatch) -> dict[str, Tensor]:
-        """Losses, each a scalar: `video`, `motion` (weighted like squared x0 error over S), `pose` (squared 6D error)."""
+        """Losses, each a scalar: `video`, `motion` (weighted like squared x0 error), `pose` (squared 6D error)."""
         text = self.text_encoder(batch.ids)
         inputs, times = [], []
         for wrap, x0, sigma, noise in (
@@ -79,9 +85,13 @@ class NanoTrainee(nn.Module):
             per_frame[:, 0] = 0
             times.append(per_frame)
         out = self.network(
-            *(wrap.network_input(x, sigma, x0[:, :, :1]) for wrap, x0, sigma, x in inputs), times[0], text,
-            motion_timestep=times[1], init_pose=batch.pose[:, 0], pose_from_layers=self.pose_from_layers,
-        )  # fmt: skip
+            *(wrap.network_input(x, sigma, x0[:, :, :1]) for wrap, x0, sigma, x in inputs),
+            times[0],
+            text,
+            motion_timestep=times[1],
+            init_pose=batch.pose[:, 0],
+            pose_from_layers=self.pose_from_layers,
+        )
         losses = {}
         for name, net, (wrap, x0, sigma, x) in zip(("video", "motion"), (out.video, out.motion), inputs, strict=True):
             noisy = (sigma > 0).float()

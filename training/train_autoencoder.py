@@ -3,8 +3,8 @@
     python -m comfyui_comovi.training.train_autoencoder --out runs/autoencoder --minutes 15
 
 Crops of 64 x 64 pixels (aligned to the 16-pixel cells, near the body) of two successive groups of four frames, video
-and motion map alike. The linear maps learn at 0.02 of the rate (the full rate spoils the components). `--freeze-encoder`
-goes on with the decoder alone: latents that were made before stay valid. Checkpoints resume.
+and motion map alike. The linear maps learn at 0.02 of the rate (the full rate spoils them). `--freeze-encoder`
+goes on with the decoder alone: latents that were made before stay valid.
 """
 
 from __future__ import annotations
@@ -114,8 +114,12 @@ def main() -> None:
             part.requires_grad_(False)
     linear = [p for part in (model.to_latent, model.to_pixels) for p in part.parameters() if p.requires_grad]
     others = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in linear)]
-    optimiser = torch.optim.AdamW([{"params": linear, "scale": 0.02}, {"params": others, "scale": 1.0}], lr=options.lr,
-                                  betas=(0.9, 0.98), weight_decay=1e-4)  # fmt: skip
+    optimiser = torch.optim.AdamW(
+        [{"params": linear, "scale": 0.02}, {"params": others, "scale": 1.0}],
+        lr=options.lr,
+        betas=(0.9, 0.98),
+        weight_decay=1e-4,
+    )
     average = {k: v.clone() for k, v in model.state_dict().items()}
     model.to(memory_format=torch.channels_last)
     begin, step, running = time.time(), 0, 0.0

@@ -1,6 +1,6 @@
 """Train the nano dual-branch model on drawn clips, on one or two CPU processes.
 
-    torchrun --nproc-per-node 2 -m comfyui_comovi.training.train_nano --clips runs/clips --out runs/nano --samples 120000
+    torchrun --nproc-per-node 2 -m comfyui_comovi.training.train_nano --clips runs/clips --out runs/nano
 
 A plain loop: every step is visible. All randomness comes from (seed, step, rank), so a resumed run goes on as if it had
 not stopped. The learning rate warms up, stays, and falls as a cosine over the last 70 % of `--samples`. Writes
@@ -34,7 +34,7 @@ from .nano_objective import NanoBatch, NanoTrainee, NoiseLaw
 
 POSE_WEIGHT, EARLY_POSE_WEIGHT = 8.0, 4.0
 TEXT_DROPOUT, WORD_DROPOUT = 0.1, 0.02
-EMA_EVERY, EMA_DECAY = 4, 0.998
+EMA_EVERY, EMA_DECAY = 4, 0.996
 
 
 def training_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -71,9 +71,15 @@ def make_batch(clips: ClipTensors, index: Tensor, law: NoiseLaw, key: tuple[int,
     video, motion = clips.video[index].float(), clips.motion[index].float()
     sigma_video, sigma_motion = law.sample(len(index), generator)
     return NanoBatch(
-        video, motion, sentence_ids(clips.labels[index], np.random.default_rng(key)), clips.pose[index].float().flatten(2),
-        sigma_video, sigma_motion, torch.randn(video.shape, generator=generator), torch.randn(video.shape, generator=generator),
-    )  # fmt: skip
+        video,
+        motion,
+        sentence_ids(clips.labels[index], np.random.default_rng(key)),
+        clips.pose[index].float().flatten(2),
+        sigma_video,
+        sigma_motion,
+        torch.randn(video.shape, generator=generator),
+        torch.randn(video.shape, generator=generator),
+    )
 
 
 def learning_rate(base: float, samples: int, total: int, warmup: int = 2500) -> float:
@@ -182,8 +188,13 @@ def main() -> None:
         for name, value in losses.items():
             running[name] = 0.98 * running.get(name, float(value)) + 0.02 * float(value)
         if step % 50 == 0:
-            line = {"step": step, "samples": step * per_step, "minutes": round((time.time() - begin) / 60, 2), "lr": rate,
-                    **{k: round(v, 5) for k, v in running.items()}}  # fmt: skip
+            line = {
+                "step": step,
+                "samples": step * per_step,
+                "minutes": round((time.time() - begin) / 60, 2),
+                "lr": rate,
+                **{k: round(v, 5) for k, v in running.items()},
+            }
             if held_out is not None and step % 500 == 0:
                 live = {k: v.detach().clone() for k, v in trainee.state_dict().items()}
                 trainee.load_state_dict(average)
@@ -195,8 +206,15 @@ def main() -> None:
         if time.time() - saved > 240 or step == total_steps:
             saved = time.time()
             with atomic_path(last) as path:
-                torch.save({"weights": trainee.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-                            "step": step}, path)  # fmt: skip
+                torch.save(
+                    {
+                        "weights": trainee.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "average": average,
+                        "step": step,
+                    },
+                    path,
+                )
             export(average, trainee, options.out / "ema.safetensors", step * per_step)
     if world > 1:
         dist.destroy_process_group()

@@ -40,8 +40,14 @@ class Timing:
         return self.ease(*rise) - self.ease(*fall)
 
 
-def _move_arm(arm: Arm, weight: np.ndarray, abduct: float | np.ndarray, forward: float | np.ndarray,
-              elbow: float | np.ndarray, twist: float | np.ndarray = 0.0) -> None:  # fmt: skip
+def _move_arm(
+    arm: Arm,
+    weight: np.ndarray,
+    abduct: float | np.ndarray,
+    forward: float | np.ndarray,
+    elbow: float | np.ndarray,
+    twist: float | np.ndarray = 0.0,
+) -> None:
     """Blend an arm from where it is to a pose in degrees, by `weight` (F,) in 0..1."""
     for name, target in (("abduct", abduct), ("forward", forward), ("elbow", elbow), ("twist", twist)):
         current = getattr(arm, name)
@@ -88,8 +94,15 @@ def turn(tracks: Tracks, t: Timing) -> None:
         start = 0.05 + 0.325 * number
         target = angle * min(1.0, (number + 1.3) / 4)
         foot, sign = (tracks.left_foot, 1.0) if side == "left" else (tracks.right_foot, -1.0)
-        _step(foot, t, start, start + 0.325, sign * half * np.cos(target), -sign * half * np.sin(target),
-              target + sign * np.radians(6))  # fmt: skip
+        _step(
+            foot,
+            t,
+            start,
+            start + 0.325,
+            sign * half * np.cos(target),
+            -sign * half * np.sin(target),
+            target + sign * np.radians(6),
+        )
 
 
 def wave(tracks: Tracks, t: Timing) -> None:
@@ -260,9 +273,10 @@ class ActionRequest:
     speed: str
 
 
-def perform(request: ActionRequest, joints: np.ndarray, ground: float, num_frames: int, fps: float,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Local rotations (F, 24, 3, 3) and pelvis positions (F, 3) of one performance, starting at the origin facing +z."""
+def perform(
+    request: ActionRequest, joints: np.ndarray, ground: float, num_frames: int, fps: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Local rotations (F, 24, 3, 3) and pelvis positions (F, 3) of one performance that starts at the origin, facing +z."""
     action = ACTIONS[request.action]
     if action.sided != bool(request.side):
         raise ValueError(f"action {action.name} {'needs' if action.sided else 'has no'} side; got {request.side!r}")

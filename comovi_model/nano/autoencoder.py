@@ -3,8 +3,8 @@
 Shapes: B batch, T = 1 + 4 (F - 1) pixel frames, F latent frames (groups), h = H / 16, w = W / 16, C = 48.
 
 Both directions are a linear map found by principal component analysis plus a small convolutional correction that starts
-at zero. Frame 0 is encoded as a group of four equal frames, every later group is four frames: one set of weights, causal,
-and a still background has exactly the same latent in every group (the sampler's first-frame wrapper relies on it).
+at zero. Frame 0 is encoded as a group of four equal frames, every later group is four frames: one set of weights,
+causal, and a still background has exactly the same latent in every group (the sampler's first-frame wrapper relies on it).
 Normalisation is per pixel over channels, so that crops and whole frames see the same function.
 """
 
@@ -81,16 +81,27 @@ class NanoAutoencoder(nn.Module):
         self.to_pixels = nn.Linear(LATENT_CHANNELS, PATCH_NUMBERS)
         half = SPACE // 2
         self.encoder = nn.Sequential(
-            nn.Conv2d(3 * TIME * half * half, fine, 1), ResidualBlock(fine), nn.PixelUnshuffle(2),
-            nn.Conv2d(4 * fine, coarse, 1), ResidualBlock(coarse), ChannelNorm(coarse), nn.SiLU(),
+            nn.Conv2d(3 * TIME * half * half, fine, 1),
+            ResidualBlock(fine),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * fine, coarse, 1),
+            ResidualBlock(coarse),
+            ChannelNorm(coarse),
+            nn.SiLU(),
             nn.Conv2d(coarse, LATENT_CHANNELS, 1),
-        )  # fmt: skip
+        )
         self.decoder_in = nn.Conv2d(2 * LATENT_CHANNELS, coarse, 3, padding=1)
         self.decoder = nn.Sequential(
-            ResidualBlock(coarse), ResidualBlock(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2),
-            ResidualBlock(fine), ResidualBlock(fine), ChannelNorm(fine), nn.SiLU(),
+            ResidualBlock(coarse),
+            ResidualBlock(coarse),
+            nn.Conv2d(coarse, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            ResidualBlock(fine),
+            ResidualBlock(fine),
+            ChannelNorm(fine),
+            nn.SiLU(),
             nn.Conv2d(fine, 3 * TIME * half * half, 1),
-        )  # fmt: skip
+        )
         for last in (self.encoder[-1], self.decoder[-1]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -121,8 +132,9 @@ class NanoAutoencoder(nn.Module):
         """Latent (B, 48, F, h, w) -> frames (B, T, H, W, 3), about [-1, 1]; clamp before showing."""
         z = latent.permute(0, 2, 3, 4, 1)
         previous = torch.cat([z[:, :1], z[:, :-1]], 1)
-        return groups_to_frames(torch.cat([self.decode_groups(z[:, i : i + 1], previous[:, i : i + 1])
-                                           for i in range(z.shape[1])], 1))  # fmt: skip
+        return groups_to_frames(
+            torch.cat([self.decode_groups(z[:, i : i + 1], previous[:, i : i + 1]) for i in range(z.shape[1])], 1)
+        )
 
 
 def fit_principal_components(model: NanoAutoencoder, patches: Tensor, exponent: float = 0.5) -> Tensor:

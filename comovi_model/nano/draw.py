@@ -30,7 +30,7 @@ class DrawnClip:
 
 
 def draw_place(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Empty place (H, W, 3) float32 and floor coordinates (H, W, 3): world x, world z, share of the pixel that is floor."""
+    """Empty place (H, W, 3) float32 and floor (H, W, 3): world x, world z, share of the pixel that is floor."""
     camera, look = scene.camera, scene.look
     rows, columns = np.meshgrid(np.arange(HEIGHT * 2), np.arange(WIDTH * 2), indexing="ij")
     ray = np.stack([(columns + 0.5) / 2 - WIDTH / 2, (rows + 0.5) / 2 - HEIGHT / 2], -1) / camera.focal_px
@@ -55,16 +55,21 @@ def draw_place(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contact_shadows(joints: np.ndarray, standing_ankle: float, standing_pelvis: float) -> np.ndarray:
-    """Shadow blobs (F, 3, 4): world x, z, 1 / (2 sigma^2) in 1/m^2, strength; feet and pelvis, from joints (F, 24, 3)."""
+    """Blobs (F, 3, 4) of feet and pelvis from joints (F, 24, 3): world x, z, 1 / (2 sigma^2) in 1/m^2, strength."""
     blobs = []
     for joint, rest, variance, strength in (
-        (L_ANKLE, standing_ankle, 0.022, 0.34), (R_ANKLE, standing_ankle, 0.022, 0.34), (PELVIS, standing_pelvis, 0.10, 0.28)
-    ):  # fmt: skip
+        (L_ANKLE, standing_ankle, 0.022, 0.34),
+        (R_ANKLE, standing_ankle, 0.022, 0.34),
+        (PELVIS, standing_pelvis, 0.10, 0.28),
+    ):
         height = np.maximum(joints[:, joint, 1] - rest, 0.0)
         spread = variance * (1 + 2.5 * height)
         ahead = 0.05 if joint != PELVIS else 0.0
-        blobs.append(np.stack([joints[:, joint, 0], joints[:, joint, 2] + ahead, 0.5 / spread,
-                               strength / (1 + 5.0 * height)], -1))  # fmt: skip
+        blobs.append(
+            np.stack(
+                [joints[:, joint, 0], joints[:, joint, 2] + ahead, 0.5 / spread, strength / (1 + 5.0 * height)], -1
+            )
+        )
     return np.stack(blobs, 1).astype(np.float32)
 
 
@@ -87,7 +92,18 @@ def draw_clip(scene: Scene, body: NanoBody, frames: slice = slice(None), fast: b
     video = np.empty((len(vertices), HEIGHT, WIDTH, 3), np.uint8)
     motion_map = np.empty_like(video)
     draw_frames(
-        vertices.astype(np.float32), body.faces.astype(np.int64), colours, body.part_of_vertex.astype(np.int64), plate,
-        floor, blobs, float(scene.camera.focal_px), WIDTH / 2, HEIGHT / 2, SUN.astype(np.float32), video, motion_map,
-    )  # fmt: skip
+        vertices.astype(np.float32),
+        body.faces.astype(np.int64),
+        colours,
+        body.part_of_vertex.astype(np.int64),
+        plate,
+        floor,
+        blobs,
+        float(scene.camera.focal_px),
+        WIDTH / 2,
+        HEIGHT / 2,
+        SUN.astype(np.float32),
+        video,
+        motion_map,
+    )
     return DrawnClip(video, motion_map, np.uint8(plate * 255 + 0.5))

@@ -11,8 +11,8 @@ The network sees u / D (unit variance at every sigma; frame 0 as it is) and its 
 which has no division by sigma. It is the preconditioning of Karras et al. (2022, table 1) about the first frame.
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
 
-Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell is
-(`place_channels`): without them every token must first find, through attention, what the first frame shows in its place
+Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
+is (`place_channels`): without them every token must first find, through attention, what the first frame shows in its place
 and how long ago that was.
 """
 
@@ -30,14 +30,19 @@ INPUT_CHANNELS = 48 + 48 + TIME_CHANNELS + SPACE_CHANNELS
 
 
 def place_channels(frames: int, height: int, width: int) -> Tensor:
-    """Where and when a cell is, (16, F, h, w): one-hot latent frame (frame 0 is all zero, frames beyond 8 keep the last)
+    """Where and when a cell is, (16, F, h, w): one-hot latent frame (frame 0 is all zero, beyond 8 it stays the last)
     and x, y in -1..1 with their sines and cosines of half and of whole periods."""
     when = torch.zeros(TIME_CHANNELS, frames, height, width)
     for frame in range(1, frames):
         when[min(frame, TIME_CHANNELS) - 1, frame] = 1.0
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    rows = [x, y, *(f(math.pi * c) for c in (x, y) for f in (torch.sin, torch.cos)),
-            torch.sin(2 * math.pi * x), torch.sin(2 * math.pi * y)]  # fmt: skip
+    rows = [
+        x,
+        y,
+        *(f(math.pi * c) for c in (x, y) for f in (torch.sin, torch.cos)),
+        torch.sin(2 * math.pi * x),
+        torch.sin(2 * math.pi * y),
+    ]
     return torch.cat([when, torch.stack(rows)[:, None].expand(-1, frames, -1, -1)])
 
 

@@ -47,7 +47,7 @@ class NanoInput:
 
 @dataclass(frozen=True)
 class NanoOutput:
-    """`video`, `motion_map` (B, T, H, W, 3) uint8; `rotations` (B, T, 24, 3, 3), frame 0 as given; latents as sampled."""
+    """`video`, `motion_map` (B, T, H, W, 3) uint8; `rotations` (B, T, 24, 3, 3), frame 0 as given; the latents."""
 
     video: Tensor
     motion_map: Tensor
@@ -101,10 +101,14 @@ class NanoVelocity:
             time[:, 0] = 0
             times.append(time)
         out = self.network(
-            *inputs, times[0], None, motion_timestep=times[1], text_cache=self.texts["+".join(conditions)],
+            *inputs,
+            times[0],
+            None,
+            motion_timestep=times[1],
+            text_cache=self.texts["+".join(conditions)],
             init_pose=self.pose.repeat(copies, 1) if last else None,
             pose_from_layers=(self.network.config.num_layers - 1,) if last else (),
-        )  # fmt: skip
+        )
         predictions = []
         for index in range(copies):
             rows = slice(index * batch, (index + 1) * batch)
@@ -138,14 +142,26 @@ def generate(
     by_condition = {"positive": ids, "negative": torch.zeros_like(ids)}  # negative: all padding, as in training
     network = model.network if settings.exchange else without_exchange(model.network)
     text = model.text_encoder(torch.cat([by_condition[name] for name in conditions]))
-    velocity = NanoVelocity(model, network, first, {"+".join(conditions): network.make_text_cache(text)},
-                            matrix_to_6d_rows(start.pose).flatten(1))  # fmt: skip
+    velocity = NanoVelocity(
+        model,
+        network,
+        first,
+        {"+".join(conditions): network.make_text_cache(text)},
+        matrix_to_6d_rows(start.pose).flatten(1),
+    )
     streams = {
         name: Stream(torch.randn((batch, 48, LATENT_FRAMES, height, width), generator=generator), first[name], schedule)
         for name, schedule in zip(("video", "motion"), schedules(settings), strict=True)
     }
-    samples = sample(velocity, streams, streams["video"].schedule, guidance, sampler="euler", on_step=on_step,
-                     interrupted=interrupted)  # fmt: skip
+    samples = sample(
+        velocity,
+        streams,
+        streams["video"].schedule,
+        guidance,
+        sampler="euler",
+        on_step=on_step,
+        interrupted=interrupted,
+    )
     rotations = matrix_from_6d_rows(samples.extras["positive"]["pose"].unflatten(-1, (24, 6)))
     video, motion = samples.latents["video"], samples.latents["motion"]
     rotations = torch.cat([start.pose[:, None], rotations], 1)

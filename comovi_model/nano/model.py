@@ -88,15 +88,21 @@ def load_nano(folder: Path = ASSETS) -> NanoModel:
 def save_autoencoder(model_weights: dict[str, Tensor], folder: Path, sizes: dict[str, int], command: str) -> None:
     """Write the autoencoder as float16 with its sizes and the command that made it."""
     with atomic_path(folder / AUTOENCODER_FILE) as path:
-        save_file({k: v.half().contiguous() for k, v in model_weights.items()}, str(path),
-                  {"sizes": json.dumps(sizes), "made_by": command, "licence": "Apache-2.0"})  # fmt: skip
+        save_file(
+            {k: v.half().contiguous() for k, v in model_weights.items()},
+            str(path),
+            {"sizes": json.dumps(sizes), "made_by": command, "licence": "Apache-2.0"},
+        )
 
 
 def save_text_encoder(model: NanoTextEncoder, folder: Path, command: str) -> None:
     """Write the text encoder as float16 with its vocabulary."""
     with atomic_path(folder / TEXT_FILE) as path:
-        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, str(path),
-                  {"vocabulary": json.dumps(list(VOCABULARY)), "made_by": command, "licence": "Apache-2.0"})  # fmt: skip
+        save_file(
+            {k: v.half().contiguous() for k, v in model.state_dict().items()},
+            str(path),
+            {"vocabulary": json.dumps(list(VOCABULARY)), "made_by": command, "licence": "Apache-2.0"},
+        )
 
 
 def save_network(model: NanoModel, folder: Path, command: str) -> None:

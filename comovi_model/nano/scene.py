@@ -57,7 +57,7 @@ class Camera:
     height: int = HEIGHT
 
     @property
-    def K(self) -> np.ndarray:  # noqa: N802  (the field's name for the intrinsic matrix)
+    def K(self) -> np.ndarray:  # the field's name for the intrinsic matrix
         """Intrinsics (3, 3), pixels; the principal point is the image centre."""
         return np.array([[self.focal_px, 0, self.width / 2], [0, self.focal_px, self.height / 2], [0, 0, 1.0]])
 
@@ -130,9 +130,14 @@ def sample_look(rng: np.random.Generator, shirt: str | None = None, trousers: st
     return Look(shirt, trousers, tints, tuple(pale[0]), tuple(pale[1]), floor, checker, bool(rng.random() < 0.5))
 
 
-def sample_scene(seed: int, body: NanoBody, request: ActionRequest | None = None, shirt: str | None = None,
-                 trousers: str | None = None) -> Scene:  # fmt: skip
-    """The clip of one seed. What is given (request, colours) replaces what the seed would have drawn; the rest stays."""
+def sample_scene(
+    seed: int,
+    body: NanoBody,
+    request: ActionRequest | None = None,
+    shirt: str | None = None,
+    trousers: str | None = None,
+) -> Scene:
+    """The clip of one seed. What is given (request, colours) replaces what the seed would draw; the rest stays."""
     rng = np.random.default_rng([seed, 0xC0])
     action = int(rng.integers(len(ACTIONS)))
     side = ("left", "right")[int(rng.integers(2))] if ACTIONS[action].sided else ""

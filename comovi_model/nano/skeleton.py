@@ -1,6 +1,6 @@
 """Movement tracks -> SMPL joint rotations for the synthetic people.
 
-Shapes: F frames, J = 24 joints (SMPL order). Angles in radians, lengths in metres, y up, +z forward, +x the person's left.
+Shapes: F frames, J = 24 joints (SMPL order). Angles in radians, lengths in metres, y up, +z forward, +x to the left.
 
 A movement is written as a few named curves over time (`Tracks`): where the pelvis goes, how the spine bends, how each
 arm is held, where each foot stands. `solve_tracks` turns them into 24 local rotation matrices: arms and spine directly,
@@ -126,7 +126,7 @@ def _leg_rotations(hip: np.ndarray, ankle: np.ndarray, forward: np.ndarray, rest
 
 
 def _arm_rotations(arm: Arm, left: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Local rotations of collar, shoulder and elbow, (F, 3, 3) each; the collar carries 20 % of a raise beyond 60 degrees."""
+    """Local rotations of collar, shoulder and elbow, (F, 3, 3) each; the collar carries 20 % beyond 60 degrees."""
     collar = 0.2 * np.maximum(arm.abduct - np.radians(60), 0.0)
     parts = [
         rotation("z", collar),
