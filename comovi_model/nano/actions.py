@@ -276,7 +276,7 @@ class ActionRequest:
 def perform(
     request: ActionRequest, joints: np.ndarray, ground: float, num_frames: int, fps: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Local rotations (F, 24, 3, 3) and pelvis positions (F, 3) of one performance that starts at the origin, facing +z."""
+    """Local rotations (F, 24, 3, 3) and pelvis positions (F, 3) of one performance from the origin, facing +z."""
     action = ACTIONS[request.action]
     if action.sided != bool(request.side):
         raise ValueError(f"action {action.name} {'needs' if action.sided else 'has no'} side; got {request.side!r}")

@@ -4,7 +4,7 @@ Shapes: B batch, T = 1 + 4 (F - 1) pixel frames, F latent frames (groups), h = H
 
 Both directions are a linear map found by principal component analysis plus a small convolutional correction that starts
 at zero. Frame 0 is encoded as a group of four equal frames, every later group is four frames: one set of weights,
-causal, and a still background has exactly the same latent in every group (the sampler's first-frame wrapper relies on it).
+causal, and a still background has exactly the same latent in every group (the first-frame wrapper relies on it).
 Normalisation is per pixel over channels, so that crops and whole frames see the same function.
 """
 

@@ -12,7 +12,7 @@ which has no division by sigma. It is the preconditioning of Karras et al. (2022
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
 
 Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
-is (`place_channels`): without them every token must first find, through attention, what the first frame shows in its place
+is (`place_channels`): without them every token must first find, by attention, what the first frame shows in its place
 and how long ago that was.
 """
 
