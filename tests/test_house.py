@@ -207,6 +207,14 @@ def test_requirements_txt_repeats_the_dependencies():
 
 
 @IN_CHECKOUT
+def test_the_tour_of_the_code_names_every_file():
+    tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = [*source_files(), *(ROOT / "tools").glob("*.py")]
+    lost = [str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py" and f"`{p.name}`" not in tour]
+    assert lost == [], "run: python tools/write_tour.py"
+
+
+@IN_CHECKOUT
 def test_nothing_names_a_machine_or_a_person_s_folder():
     pattern = re.compile(r"(?<![\w.])/(?:root|work|opt|mnt|home/\w+|Users/\w+)/[\w.-]+")
     files = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False)

@@ -1,0 +1,60 @@
+"""Writes the tour of the code in CONTRIBUTING.md from the first line of every file's docstring.
+
+python tools/write_tour.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- tour: begin -->", "<!-- tour: end -->"
+ROOMS = {
+    ".": "the command and the package's door",
+    "comovi_model": "the paper, in plain PyTorch; never imports ComfyUI or training",
+    "comovi_model/wan": "one Wan2.2 diffusion branch, its weights and its samplers",
+    "comovi_model/comovi": "the dual-branch network of the paper and its checkpoints",
+    "comovi_model/body": "people in 3D: bodies, motions, motion maps",
+    "comovi_model/body/files": "one file per format of other tools",
+    "comovi_model/nano": "the embedded model and the synthetic people it learned from",
+    "comovi_model/assets": "bodies and weights, as safetensors",
+    "kernels": "named formulas, plain first; knows nothing of the model",
+    "training": "data, trainers, evaluation; nothing imports it but the command",
+    "nodes": "what a person drags onto the ComfyUI canvas; the only room that imports ComfyUI",
+    "tools": "makes what is shipped; not part of the package",
+}
+
+
+def purpose(path: Path) -> str:
+    """The docstring's first sentence, on one line, as a table cell."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = " ".join(docstring.split("\n\n")[0].split())
+    sentence = re.split(r"(?<!Fig)(?<!Eq)\. ", first)[0].rstrip(".")
+    return sentence.replace("|", "\\|")
+
+
+def room_table(folder: str) -> list[str]:
+    files = [path for path in sorted((ROOT / folder).glob("*.py")) if path.name != "__init__.py" or folder == "."]
+    data = sorted((ROOT / folder).glob("*.safetensors"))
+    title = "root" if folder == "." else f"{folder}/"
+    lines = [f"**{title}**: {ROOMS[folder]}", ""]
+    if files or data:
+        lines += ["| file | what is in it |", "|---|---|"]
+        lines += [f"| `{path.name}` | {purpose(path)} |" for path in files]
+        lines += [f"| `{path.name}` | {path.stat().st_size / 1e6:.1f} MB |" for path in data]
+        lines.append("")
+    return lines
+
+
+def main() -> None:
+    target = ROOT / "CONTRIBUTING.md"
+    text = target.read_text(encoding="utf-8")
+    tour = "\n".join(line for folder in ROOMS if (ROOT / folder).is_dir() for line in room_table(folder))
+    head, rest = text.split(BEGIN)
+    target.write_text(f"{head}{BEGIN}\n{tour}{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
