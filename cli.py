@@ -209,12 +209,19 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:  # --help and --version have printed what they were asked for
+        return 0
+    return arguments.run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # `kill` tidies up exactly as Ctrl-C does
     try:
-        arguments = build_parser().parse_args(argv)
-        status = arguments.run(arguments)
+        status = _run(argv)
         sys.stdout.flush()
         return status
     except ComoviError as error:

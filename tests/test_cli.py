@@ -8,17 +8,17 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from comfyui_comovi import __version__, cli
 from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.images import write_image
 
 VERBS = ["demo", "generate", "info", "map", "doctor", "verify", "evaluate"]
 
 
 def help_of(capsys, *argv):
-    with pytest.raises(SystemExit) as done:
-        cli.main([*argv, "--help"])
-    assert done.value.code == 0
+    assert cli.main([*argv, "--help"]) == 0
     return capsys.readouterr().out
 
 
@@ -33,9 +33,9 @@ def test_every_verb_explains_itself(capsys, verb):
 
 
 def test_help_is_instant(comovi_process):
-    """Best of three processes; measured 55 ms in all, most of it Python itself."""
+    """Best of five processes; measured 55 ms in all, most of it Python itself."""
     best = 9.0
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         run = subprocess.run(comovi_process("--help"), capture_output=True, check=False)
         best = min(best, time.perf_counter() - start)
@@ -44,8 +44,7 @@ def test_help_is_instant(comovi_process):
 
 
 def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--version"])
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"comovi {__version__}"
 
 
@@ -117,16 +116,17 @@ def test_doctor_reports_libraries_devices_back_ends_and_assets(capsys):
 
 
 def test_a_reader_that_stops_early_is_no_error(comovi_process):
-    process = subprocess.Popen(comovi_process("doctor"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(comovi_process("--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait() in (0, 1)
+    assert process.wait() == 0
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_a_sentence(comovi_process):
+def test_output_that_cannot_be_written_is_a_sentence(comovi_process, tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
     with open("/dev/full", "w") as full:
-        run = subprocess.run(comovi_process("doctor"), stdout=full, stderr=subprocess.PIPE, text=True)
+        run = subprocess.run(comovi_process("info", tmp_path / "a.png"), stdout=full, stderr=subprocess.PIPE, text=True)
     assert run.returncode == 2
     assert run.stderr == "comovi: cannot use its output: the disk is full; free some space or choose another folder.\n"
 
@@ -141,5 +141,5 @@ def test_ctrl_c_and_kill_stop_with_one_line_and_status_130(number, comovi_proces
     )
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "comovi: stopped; nothing was left half-written.\n")

@@ -7,10 +7,8 @@ import asyncio
 import importlib.util
 import inspect
 import re
-import statistics
 import subprocess
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
@@ -241,12 +239,6 @@ def test_comfyui_gets_our_extension():
     assert isinstance(asyncio.run(extension.get_node_list()), list)
 
 
-def python_ms(code: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-S", "-c", code], check=True)
-    return 1e3 * (time.perf_counter() - start)
-
-
 LOADING = (
     "import sys, importlib.util as u;"
     f"s = u.spec_from_file_location('comfyui_comovi', {str(ROOT / '__init__.py')!r},"
@@ -256,12 +248,10 @@ LOADING = (
 
 
 def test_importing_the_package_costs_next_to_nothing(record_property):
-    """Alternating runs, medians: a busy machine slows both alike (measured 0.1 to 1 ms)."""
-    bare, full = [], []
-    for _ in range(9):
-        bare.append(python_ms(LOADING))
-        full.append(python_ms(LOADING + "s.loader.exec_module(m)"))
-    cost = statistics.median(full) - statistics.median(bare)
+    """Best of five fresh processes, because a busy machine only ever adds (measured 1.5 ms on one)."""
+    timed = "import time;t=time.perf_counter();s.loader.exec_module(m);print(1e3*(time.perf_counter()-t))"
+    runs = [subprocess.run([sys.executable, "-c", LOADING + timed], capture_output=True, check=True) for _ in range(5)]
+    cost = min(float(run.stdout) for run in runs)
     record_property("import_ms", round(cost, 2))
     assert cost <= IMPORT_LIMIT_MS, f"import comfyui_comovi costs {cost:.1f} ms"
 
