@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def _check_target(out: Path, num_frames: int, width: int, height: int) -> None:
         raise ComoviError(f"a video's width and height must be even, {width}x{height} is not; choose with --size.")
 
 
-def _frames(model: BodyModel, motion: BodyMotion, height: int, width: int, shading: str) -> Iterator[np.ndarray]:
+def _frames(model: BodyModel, motion: BodyMotion, height: int, width: int, shading: str) -> Generator[np.ndarray, None, None]:
     """Frames (H, W, 3) uint8, one by one, with a progress bar when it takes long."""
     from tqdm import tqdm
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bad_files import Cases, Hostile, assert_refused, motion_file, picture, put, weights
-from PIL import Image
+from bad_files import Cases, Hostile, assert_refused, put, weights
 
 case = Cases()
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,47 +20,7 @@ def demo(d: Path, *more, out: str = "out") -> list:
     return ["demo", "--out", d / out, "--steps", "1", *more]
 
 
-# --- sentences ------------------------------------------------------------------------------------------------------
-
-
-@case("the prompt has no words")
-def an_empty_prompt(d):
-    return demo(d, "--prompt", "")
-
-
-@case("the prompt has no words")
-def a_prompt_of_spaces(d):
-    return demo(d, "--prompt", " \n\t ")
-
-
-@case("knows no word of the prompt")
-def a_prompt_in_other_words(d):
-    return demo(d, "--prompt", "xyzzy plugh " * 1000)
-
-
-# --- first frames ---------------------------------------------------------------------------------------------------
-
-
-@case("frame.png does not exist")
-def a_missing_first_frame(d):
-    return demo(d, "--first-frame", d / "frame.png")
-
-
-@case("is a folder")
-def a_folder_as_first_frame(d):
-    (d / "frame.png").mkdir()
-    return demo(d, "--first-frame", d / "frame.png")
-
-
-@case("is empty")
-def an_empty_first_frame(d):
-    return demo(d, "--first-frame", put(d / "frame.png", b""))
-
-
-@case("is damaged")
-def a_truncated_first_frame(d):
-    path = picture(d / "frame.png")
-    return demo(d, "--first-frame", put(path, path.read_bytes()[:500]))
+# --- demo and generate; more in test_bad_input_demo.py -------------------------------------------------------------
 
 
 @case("is not a picture")
@@ -84,69 +43,21 @@ def a_first_frame_of_a_billion_pixels(d):
     return demo(d, "--first-frame", put(d / "bomb.png", b"\x89PNG\r\n\x1a\n" + chunk))
 
 
-@case("pixel.png")
-def a_first_frame_of_one_pixel(d):
-    Image.new("RGB", (1, 1)).save(d / "pixel.png")
-    return demo(d, "--first-frame", d / "pixel.png")
-
-
-# --- first poses ----------------------------------------------------------------------------------------------------
-
-
-@case("pose.npz does not exist")
-def a_missing_first_pose(d):
-    return demo(d, "--first-pose", d / "pose.npz")
-
-
-@case("NaN or infinite")
-def a_first_pose_of_nan(d):
-    poses = np.full((1, 23, 3, 3), np.nan, np.float32)
-    return demo(d, "--first-pose", motion_file(d / "pose.npz", frames=1, body_pose=poses))
-
-
-@case("body_pose must be (1, 23, 3, 3)")
-def a_first_pose_of_82_frames_beside_one(d):
-    poses = np.tile(np.eye(3, dtype=np.float32), (82, 23, 1, 1))
-    return demo(d, "--first-pose", motion_file(d / "pose.npz", frames=1, body_pose=poses))
-
-
-@case("body_pose must be (1, 23, 3, 3)")
-def a_first_pose_of_too_few_joints(d):
-    return demo(d, "--first-pose", motion_file(d / "pose.npz", frames=1, body_pose=np.zeros((1, 10, 3, 3), np.float32)))
-
-
-@case("marked as not valid")
-def a_first_pose_that_is_a_placeholder(d):
-    return demo(d, "--first-pose", motion_file(d / "pose.npz", frames=1, valid=np.array([False])))
-
-
-@case("the body of the first pose covers 0 pixels")
-def a_first_pose_outside_the_first_frame(d):
-    pose = motion_file(d / "pose.npz", frames=1, transl=np.float32([[0, 0, -4]]), body_model=np.array("mannequin-v1"))
-    return demo(d, "--first-frame", picture(d / "frame.png"), "--first-pose", pose)
-
-
 @case("damaged or foreign file")
 def a_hostile_first_pose(d):
     np.savez(d / "pose.npz", global_orient=np.array([Hostile()], dtype=object))
     return demo(d, "--first-pose", d / "pose.npz")
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
+@case("/proc/comovi")
+def a_result_folder_where_nobody_may_write(d):
+    if not Path("/proc/self").exists():
+        pytest.skip("needs /proc")
+    return ["demo", "--out", "/proc/comovi"]
 
 
 def generate(d: Path, model: Path) -> list:
     return ["generate", "--prompt", "a person jumps", "--out", d / "out", "--model", model]
-
-
-@case("model.safetensors does not exist")
-def a_missing_model(d):
-    return generate(d, d / "model.safetensors")
-
-
-@case("neither a CoMoVi nor a Wan2.2 checkpoint")
-def a_foreign_model(d):
-    return generate(d, weights(d / "model.safetensors"))
 
 
 @case("is cut off")
@@ -159,41 +70,6 @@ def a_truncated_model(d):
 def a_hostile_model(d):
     torch.save({"a": torch.zeros(2), "b": Hostile()}, d / "model.pt")
     return generate(d, d / "model.pt")
-
-
-@case("files that could be")
-def a_folder_without_a_model(d):
-    (d / "model").mkdir()
-    return generate(d, d / "model")
-
-
-# --- places ---------------------------------------------------------------------------------------------------------
-
-
-@case("a file where a folder is needed")
-def a_result_folder_that_is_a_file(d):
-    put(d / "out", "x")
-    return demo(d)
-
-
-@case("a file where a folder is needed")
-def a_result_folder_below_a_file(d):
-    put(d / "file", "x")
-    return demo(d, out="file/out")
-
-
-@case("is not empty; choose another one, or pass --overwrite")
-def a_result_folder_in_use(d):
-    (d / "out").mkdir()
-    put(d / "out" / "mine.txt", "x")
-    return demo(d)
-
-
-@case("/proc/comovi")
-def a_result_folder_where_nobody_may_write(d):
-    if not Path("/proc/self").exists():
-        pytest.skip("needs /proc")
-    return ["demo", "--out", "/proc/comovi"]
 
 
 # --- golden files ---------------------------------------------------------------------------------------------------
