@@ -9,6 +9,12 @@ Gaussian and white, the best denoiser would be linear:
 The network sees u / D (unit variance at every sigma; frame 0 as it is) and its output is scaled by S sigma / D:
     velocity = u (sigma - (1 - sigma) S^2) / D^2 - r - (S / D) net,
 which has no division by sigma. It is the preconditioning of Karras et al. (2022, table 1) about the first frame.
+
+But x0 - r is not white: most cells stand still, a few move much. So the linear part uses m S^2 for S^2, in D as well,
+with m the movement of a cell as far as the noise lets it be seen: the energy of u around the cell beyond that of the
+noise (a local Wiener filter), and 1 where sigma is too high to tell. Without it the network has to learn to take the
+wrapper's grain out of every still background.
+
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
 
 Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
@@ -22,6 +28,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PARAMETRIZATION = "first_frame_edm"  # written into the metadata of weights that need this wrapper
@@ -52,6 +59,21 @@ class FirstFrameWrapper:
 
     spread: Tensor
 
+    def movement(self, u: Tensor, sigma: Tensor) -> Tensor:
+        """How much the cells move, (B, 1, F - 1, h, w), 1 on average; u (B, 48, F - 1, h, w), sigma (B, 1, 1, 1, 1)."""
+        weight = self.spread.to(u) ** 2
+        usual = (1 - sigma) ** 2 * (weight**2).sum() / weight.sum()  # energy that movement has on average
+        energy = (u.square() * weight.view(1, -1, 1, 1, 1)).sum(1) / weight.sum()  # (B, F - 1, h, w)
+        energy = F.avg_pool2d(energy, 3, 1, 1, count_include_pad=False)[:, None]
+        seen = (energy - 1.1 * sigma**2).clamp_min(0) / usual.clamp_min(1e-8)
+        trust = (3 * usual) ** 2 / ((3 * usual) ** 2 + (0.15 * sigma**2) ** 2)
+        return 1 + trust * (seen.clamp_max(12) - 1)
+
+    def _linear(self, u: Tensor, s: Tensor, sigma: Tensor) -> Tensor:
+        """(1 - g) / sigma, where x0 = r + g u is the linear denoiser."""
+        power = self.movement(u, sigma) * s**2
+        return (sigma - (1 - sigma) * power) / ((1 - sigma) ** 2 * power + sigma**2).clamp_min(1e-8)
+
     def _terms(self, x: Tensor, sigma: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         s = self.spread.to(x).view(1, -1, 1, 1, 1)
         sigma = sigma.to(x).view(-1, 1, 1, 1, 1)
@@ -68,14 +90,15 @@ class FirstFrameWrapper:
     def velocity(self, net: Tensor, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
         """Velocity (B, 48, F, h, w) from the network's output; zero for the clean first frame."""
         u, s, sig, d = self._terms(x[:, :, 1:], sigma, first)
-        v = u * (sig - (1 - sig) * s**2) / d**2 - first - s / d * net[:, :, 1:]
+        v = u * self._linear(u, s, sig) - first - s / d * net[:, :, 1:]
         return torch.cat([torch.zeros_like(x[:, :, :1]), v], 2)
 
     def target(self, x0: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """What the network should answer for frames 1.., (B, 48, F - 1, h, w); sigma > 0."""
         first = x0[:, :, :1]
         u, s, sig, d = self._terms(x[:, :, 1:], sigma, first)
-        return (x0[:, :, 1:] - first - (1 - sig) * s**2 / d**2 * u) * d / (s * sig)
+        gain = 1 - sig * self._linear(u, s, sig)
+        return (x0[:, :, 1:] - first - gain * u) * d / (s * sig)
 
     def loss_weight(self) -> Tensor:
         """(1, 48, 1, 1, 1): squared error of the network is weighted like squared error of x0 over S."""
