@@ -65,7 +65,9 @@ def _check_target(out: Path, num_frames: int, width: int, height: int) -> None:
         raise ComoviError(f"a video's width and height must be even, {width}x{height} is not; choose with --size.")
 
 
-def _frames(model: BodyModel, motion: BodyMotion, height: int, width: int, shading: str) -> Generator[np.ndarray, None, None]:
+def _frames(
+    model: BodyModel, motion: BodyMotion, height: int, width: int, shading: str
+) -> Generator[np.ndarray, None, None]:
     """Frames (H, W, 3) uint8, one by one, with a progress bar when it takes long."""
     from tqdm import tqdm
 
