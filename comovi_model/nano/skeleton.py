@@ -59,16 +59,16 @@ class Tracks:
     """Curves of one movement; every array is (F,). The person starts at the origin, facing +z."""
 
     num_frames: int
+    left_arm: Arm
+    right_arm: Arm
+    left_foot: Foot
+    right_foot: Foot
     curves: dict[str, np.ndarray] = field(default_factory=dict)
-    left_arm: Arm | None = None
-    right_arm: Arm | None = None
-    left_foot: Foot | None = None
-    right_foot: Foot | None = None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.curves[name]
 
-    def __setitem__(self, name: str, value: np.ndarray) -> None:
+    def __setitem__(self, name: str, value: np.ndarray | float) -> None:
         self.curves[name] = np.broadcast_to(value, (self.num_frames,)).astype(np.float64)
 
 
@@ -80,18 +80,19 @@ CURVES = (
 
 def standing_tracks(num_frames: int, joints: np.ndarray) -> Tracks:
     """A neutral stance: arms hanging, feet below the hips (`joints` (24, 3) is the rest skeleton)."""
-    tracks = Tracks(num_frames)
-    for name in CURVES:
-        tracks[name] = 0.0
 
     def full(value: float) -> np.ndarray:
         return np.full(num_frames, value)
 
-    for side, sign, hip in (("left", 1.0, L_HIP), ("right", -1.0, R_HIP)):
-        arm = Arm(full(np.radians(9)), full(np.radians(12)), full(0.0), full(np.radians(12)))
-        foot = Foot(full(joints[hip, 0] + sign * 0.01), full(0.0), full(0.0), full(sign * np.radians(6)), full(0.0))
-        setattr(tracks, f"{side}_arm", arm)
-        setattr(tracks, f"{side}_foot", foot)
+    def arm() -> Arm:
+        return Arm(full(np.radians(9)), full(np.radians(12)), full(0.0), full(np.radians(12)))
+
+    def foot(sign: float, hip: int) -> Foot:
+        return Foot(full(joints[hip, 0] + sign * 0.01), full(0.0), full(0.0), full(sign * np.radians(6)), full(0.0))
+
+    tracks = Tracks(num_frames, arm(), arm(), foot(1.0, L_HIP), foot(-1.0, R_HIP))
+    for name in CURVES:
+        tracks[name] = 0.0
     return tracks
 
 
