@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_the_schedule_is_the_released_one():
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 12.0])
 def test_sigmas_fall_and_a_larger_shift_keeps_them_higher(shift):
     sigmas = flow_schedule(20, shift).sigmas
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in pairwise(sigmas))
     assert all(s >= u for s, u in zip(sigmas, flow_schedule(20, 1.0).sigmas, strict=True))
 
 

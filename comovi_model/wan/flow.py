@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class FlowSchedule:
             raise ComoviError(f"a schedule needs at least one step; got {len(self.sigmas) - 1}.")
         if not all(math.isfinite(sigma) and 0 <= sigma <= 1 for sigma in self.sigmas):
             raise ComoviError("every sigma of a schedule must lie between 0 and 1.")
-        if any(after > before for before, after in zip(self.sigmas, self.sigmas[1:], strict=False)):
+        if any(after > before for before, after in pairwise(self.sigmas)):
             raise ComoviError("the sigmas of a schedule must not rise from one step to the next.")
 
     @property

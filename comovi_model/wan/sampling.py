@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -159,7 +160,7 @@ class UniPC:
 
     def __init__(self, sigmas: Sequence[float]):
         self.sigmas = tuple(sigmas)
-        if any(after >= before for before, after in zip(self.sigmas, self.sigmas[1:], strict=False)):
+        if any(after >= before for before, after in pairwise(self.sigmas)):
             raise ComoviError("UniPC needs sigmas that fall with every step; use the Euler sampler for this schedule.")
         self.lambdas = [half_log_snr(sigma) for sigma in self.sigmas]
         self.seen: list[Tensor] = []  # m_(k-2), m_(k-1)
