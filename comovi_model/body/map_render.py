@@ -36,7 +36,7 @@ def render_motion_map(
     progress: Progress | None = None,
 ) -> Tensor:
     """The whole map as RGB (F, H, W, 3) float32 in 0..1; see iter_motion_map, which needs less memory."""
-    picture = motion.rotations.new_empty(len(motion), height, width, 3)
+    picture = model.v_template.new_empty(len(motion), height, width, 3)
     for _ in _draw_groups(model, motion, shading, picture, progress):
         pass
     return picture
@@ -57,7 +57,7 @@ def iter_motion_map(
     after every group; what it raises ends the drawing, and so does closing the iterator.
     """
     group = max(1, PIXELS_AT_ONCE // (max(1, height * width) + 8 * len(model.v_template)))
-    picture = motion.rotations.new_empty(min(group, len(motion)), height, width, 3)
+    picture = model.v_template.new_empty(min(group, len(motion)), height, width, 3)
     yield from _draw_groups(model, motion, shading, picture, progress)
 
 
@@ -66,13 +66,14 @@ def _draw_groups(
 ) -> Iterator[Tensor]:
     check_shading(shading)
     frames, height, width = picture.shape[:3]
-    camera = _camera_for(motion, height, width)
+    camera, device = _camera_for(motion, height, width), model.v_template.device
+    rotations, betas, transl = (value.to(device) for value in (motion.rotations, motion.betas, motion.transl))
     total, group = len(motion), max(1, PIXELS_AT_ONCE // (height * width + 8 * len(model.v_template)))
     for start in range(0, total, group):
         stop = min(start + group, total)
         out = picture[start:stop] if frames == total else picture[: stop - start]
-        body = pose_body(model, motion.rotations[start:stop], motion.betas, motion.transl[start:stop])
-        yield draw_map(model, body.vertices, camera.frames(start, stop).K, height, width, shading, out)
+        body = pose_body(model, rotations[start:stop], betas, transl[start:stop])
+        yield draw_map(model, body.vertices, camera.frames(start, stop).K.to(device), height, width, shading, out)
         if progress is not None:
             progress(stop, total)
 

@@ -45,13 +45,13 @@ JOINT_OF_PART = tuple(PART_OF_JOINT.index(part) for part in range(NUM_PARTS))
 def part_palette() -> list[tuple[int, int, int]]:
     """A colour (red, green, blue, 0..255) per part, for people to look at; the motion map has its own codes.
 
-    Neighbouring parts differ in hue; the left side is lighter than the right.
+    Hues run round the circle from joint to joint in golden-angle steps, so neighbours differ; the left side is
+    lighter than the right.
     """
     palette = []
     for part, name in enumerate(PART_NAMES):
-        hue = (JOINT_OF_PART[part] // 3 * 0.236 + (0.1 if name.startswith("right") else 0.0)) % 1.0
-        saturation, value = (0.30, 0.95) if name.startswith("left") else (0.55, 0.80)
-        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+        saturation, value = (0.35, 0.95) if name.startswith("left") else (0.55, 0.80)
+        red, green, blue = colorsys.hsv_to_rgb(JOINT_OF_PART[part] * 0.381966 % 1.0, saturation, value)
         palette.append((round(255 * red), round(255 * green), round(255 * blue)))
     return palette
 

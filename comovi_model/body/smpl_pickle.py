@@ -109,10 +109,12 @@ def _new_array(kind: type, shape: tuple, code: Any) -> _Array:
     return _Array()
 
 
-def _filled_array(content: Any, dtype: _Type, shape: tuple, order: str) -> _Array:
-    """Stand-in for numpy's _frombuffer (pickle protocol 5)."""
+def _filled_array(content: Any, dtype: _Type, shape: tuple, order: str, axes: Any = None) -> _Array:
+    """Stand-in for numpy's _frombuffer (pickle protocol 5); axes is how an order "K" is transposed back."""
     array = _Array()
     array.__setstate__((1, shape, dtype, order == "F", bytes(content)))
+    if axes is not None and array.value is not None:
+        array.value = array.value.transpose(axes)
     return array
 
 
