@@ -32,6 +32,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,7 +124,9 @@ def reference_takes(model: NanoModel, case: Case) -> tuple[Take, Take]:
     still = to_pixels(model, latent[:, :, [0, 0]])  # every later group would be decoded like the second
     still = torch.cat([still[:, :1], still[:, 1:].repeat(1, LATENT_FRAMES - 1, 1, 1, 1)], 1)
     standing = np.repeat(case.rotations[:1], len(case.rotations), 0)
-    return Take(*to_pixels(model, latent).numpy(), case.rotations), Take(*still.numpy(), standing)
+    video, motion_map = to_pixels(model, latent).numpy()
+    frozen_video, frozen_map = still.numpy()
+    return Take(video, motion_map, case.rotations), Take(frozen_video, frozen_map, standing)
 
 
 def measure(case: Case, take: Take, body: NanoBody) -> dict[str, float]:
@@ -186,7 +189,9 @@ def evaluate_nano(model: NanoModel, count: int, seed: int, settings: NanoSetting
     """All figures of `count` cases, and the takes of the first `keep` cases with different actions."""
     body = load_nano_body()
     tallies = {suffix: Tally() for suffix in SUFFIXES}
-    labels, kept, spent = [], {}, 0.0
+    labels: list = []
+    kept: dict = {}
+    spent = 0.0
     fidelity: dict[str, list[float]] = {"rgb": [], "map": []}
     changed = np.zeros(2)
     with tqdm(total=count, desc="evaluating", unit="clip") as bar:
@@ -236,7 +241,7 @@ def _per_action(actions: Tensor, joints: Tensor, pixels: Tensor) -> dict[str, di
 
 
 def run(what: str, count: int, seed: int, json_path: str | Path | None, no_exchange: bool = False,
-        model_folder: str | Path | None = None, sheet: str | Path | None = None, **options: float) -> dict:  # fmt: skip
+        model_folder: str | Path | None = None, sheet: str | Path | None = None, **options: Any) -> dict:  # fmt: skip
     """What `comovi evaluate` does: measure, print the table, write the JSON file. `options`: fields of NanoSettings."""
     if what != "nano":
         raise ComoviError(f"there is no evaluation of {what!r}; what exists: nano.")

@@ -142,7 +142,7 @@ def right_answers(judge: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, 
 def load_judge(kind: str) -> nn.Module:
     """ "joints" or "map": the trained judge from training/assets."""
     path = require_file(ASSETS / f"nano_judge_{kind}.safetensors", "judge weights")
-    judge = {"joints": JointJudge, "map": MapJudge}[kind]()
+    judge: nn.Module = {"joints": JointJudge, "map": MapJudge}[kind]()
     with safe_open(str(path), "pt") as file:
         judge.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
     return judge.eval().requires_grad_(False)

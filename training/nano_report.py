@@ -53,7 +53,7 @@ ROWS = (
 
 def bars_met(figures: Mapping) -> dict[str, bool]:
     """Measure -> does it reach its bar?"""
-    return {name: bar.met(figures[name], figures.get(f"{name}_truth", 1.0)) for name, bar in BARS.items()}
+    return {name: bool(bar.met(figures[name], figures.get(f"{name}_truth", 1.0))) for name, bar in BARS.items()}
 
 
 def format_table(figures: Mapping) -> str:

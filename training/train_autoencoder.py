@@ -53,7 +53,7 @@ class CropPool:
 
     def crops(self, count: int) -> Tensor:
         """(count, 3, 4, 64, 64, 3) in [-1, 1]: three successive groups, the first is context for the decoder."""
-        out = []
+        out: list[Tensor] = []
         while len(out) < count:
             groups = self.groups[int(self.rng.integers(len(self.groups)))]
             start = int(self.rng.integers(-1, groups.shape[0] - 2))

@@ -94,11 +94,14 @@ def build_trainee(clips: ClipTensors | None = None) -> NanoTrainee:
     """A new model at the start of training; the spreads are measured on the clips."""
     network = DualBranch(NANO, attention=training_attention)
     network.init_weights()
-    spreads = [measure_spread(x) if clips else torch.ones(48) for x in (clips and clips.video, clips and clips.motion)]
+    still = torch.ones(48)
+    video = FirstFrameWrapper(measure_spread(clips.video) if clips else still)
+    motion = FirstFrameWrapper(measure_spread(clips.motion) if clips else still)
     layers = (NANO.num_layers // 2, NANO.num_layers - 1)
+    assert network.pose_head is not None
     for number, layer in enumerate(network.pose_head.fusion_layers):
         layer.requires_grad_(number in layers)  # layers that never feed the head stay at zero
-    return NanoTrainee(NanoTextEncoder(), network, *(FirstFrameWrapper(s) for s in spreads), layers)
+    return NanoTrainee(NanoTextEncoder(), network, video, motion, layers)
 
 
 @torch.no_grad()
@@ -153,7 +156,8 @@ def main() -> None:
         average, step = state["average"], state["step"]
     law, per_step = NoiseLaw(), options.batch * world
     total_steps = options.samples // per_step
-    begin, running, saved = time.time(), {}, time.time()
+    begin = saved = time.time()
+    running: dict[str, float] = {}
     flat = torch.empty(sum(p.numel() for p in parameters))
     while step < total_steps:
         rate = learning_rate(options.lr, step * per_step, options.samples)
