@@ -216,7 +216,7 @@ def evaluate_nano(model: NanoModel, count: int, seed: int, settings: NanoSetting
                 bar.update()
     figures: dict = {}
     for suffix in SUFFIXES:
-        row, *answers = tallies[suffix].figures(torch.tensor(labels), (changed[0], changed[1]))
+        row, *answers = tallies[suffix].figures(torch.tensor(labels), (float(changed[0]), float(changed[1])))
         figures |= {f"{name}{suffix}": value for name, value in sorted(row.items())}
         if not suffix:
             figures["per_action"] = _per_action(torch.tensor(labels)[:, 0], *answers)

@@ -21,9 +21,11 @@ class Bar:
     most: float | None = None
     of_truth: bool = False
 
-    def met(self, value: float, truth: float) -> bool:
+    def met(self, value: float | None, truth: float) -> bool:
+        if value is None:  # no case could be asked, as for sides where no action has one
+            return False
         scale = truth if self.of_truth else 1.0
-        return value >= self.least * scale and (self.most is None or value <= self.most)
+        return bool(value >= self.least * scale and (self.most is None or value <= self.most))
 
     def __str__(self) -> str:
         if self.most is not None:
