@@ -59,7 +59,7 @@ class PoseHead(nn.Module):
         dim = config.dim
         # One fusion per layer that may feed the head in training; inference reads the last layer only.
         self.fusion_layers = nn.ModuleList(parts.linear(dim, dim) for _ in range(config.num_motion_layers))
-        self.pe = nn.Parameter(torch.randn(1, config.pose_tokens, dim, device=parts.device, dtype=parts.dtype))
+        self.pe = parts.noise(1, config.pose_tokens, dim)
         self.proj_in = parts.linear(config.pose_dim, dim)
         self.decoders = nn.ModuleList(PoseDecoder(config, parts) for _ in range(config.pose_layers))
         self.proj_out = parts.linear(dim, config.pose_dim)

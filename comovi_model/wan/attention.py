@@ -40,6 +40,11 @@ class Parts:
     def mlp(self, in_features: int, hidden: int, out_features: int, activation: nn.Module) -> nn.Sequential:
         return nn.Sequential(self.linear(in_features, hidden), activation, self.linear(hidden, out_features))
 
+    def noise(self, *shape: int, std: float = 1.0) -> nn.Parameter:
+        """A parameter that begins as Gaussian noise; undrawn on the meta device, where drawing imports 2 s worth."""
+        values = torch.empty(shape, device=self.device, dtype=self.dtype)
+        return nn.Parameter(values if values.is_meta else values.normal_(std=std))
+
 
 class KeysValues(NamedTuple):
     """What the tokens of a sentence offer to one layer; constant over a whole sampling run."""

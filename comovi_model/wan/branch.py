@@ -61,7 +61,7 @@ class Block(nn.Module):
     def __init__(self, config: WanConfig, parts: Parts):
         super().__init__()
         dim, self.eps, self.read = config.dim, config.eps, parts.weight
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim, device=parts.device, dtype=parts.dtype) / dim**0.5)
+        self.modulation = parts.noise(1, 6, dim, std=dim**-0.5)
         self.self_attn = SelfAttention(dim, config.num_heads, config.eps, parts)
         self.norm3 = parts.operations.LayerNorm(dim, eps=config.eps, device=parts.device, dtype=parts.dtype)
         self.cross_attn = CrossAttention(dim, config.num_heads, config.eps, parts)
@@ -95,7 +95,7 @@ class Head(nn.Module):
         dim, self.eps, self.read = config.dim, config.eps, parts.weight
         rows, columns = config.patch_size[1:]
         self.head = parts.linear(dim, rows * columns * config.out_channels)
-        self.modulation = nn.Parameter(torch.randn(1, 2, dim, device=parts.device, dtype=parts.dtype) / dim**0.5)
+        self.modulation = parts.noise(1, 2, dim, std=dim**-0.5)
 
     def forward(self, x: Tensor, time: TimeSignal, dtype: torch.dtype) -> Tensor:
         """(B, F, S, D) -> (B, F, S, rows*columns*C). It is modulated by e, unlike the blocks, which read e0."""
