@@ -132,3 +132,12 @@ def test_motions_without_a_camera_or_in_another_frame_are_refused():
         render_motion_map(model, replace(motion, camera=None), HEIGHT, WIDTH)
     with pytest.raises(ComoviError, match="at least one pixel"):
         render_motion_map(model, motion, 0, WIDTH)
+
+
+def test_the_benchmark_draws_a_body_that_fills_the_picture():
+    from comfyui_comovi.comovi_model.body.benchmark import swaying_motion
+
+    model = toy_body()
+    mask = silhouette(render_motion_map(model, swaying_motion(model, 3, 96, 64), 96, 64))
+    rows = mask.any(2).any(0).nonzero()
+    assert 70 < rows.max() - rows.min() < 96

@@ -18,7 +18,8 @@ def pelvis_at_rest(model: BodyModel, motion: BodyMotion) -> Tensor:
 
 def check_same_body(model: BodyModel, motion: BodyMotion) -> None:
     """Betas of two bodies mean different things, so mixing them is refused unless they are all 0."""
-    if model.name != motion.body_model and bool((motion.betas != 0).any()):
+    same = model.shape_space == motion.body_model.removesuffix("-nano")
+    if not same and bool((motion.betas != 0).any()):
         raise ComoviError(
             f"the motion was made for body {motion.body_model!r} and its betas mean nothing to body {model.name!r}; "
             "load that body, or set the betas to zero."

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import ComoviError
 from .cameras import Camera
 from .map_colours import check_shading, colours_from, encode_semantic, lit
-from .rasterise import NEAR, Pixels, visible_pixels
+from .rasterise import NEAR, Pixels, one_thread, visible_pixels
 from .smpl import BodyModel, pose_body
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def _draw_groups(
     for start in range(0, total, group):
         stop = min(start + group, total)
         out = picture[start:stop] if frames == total else picture[: stop - start]
-        body = pose_body(model, rotations[start:stop], betas, transl[start:stop])
-        yield draw_map(model, body.vertices, camera.frames(start, stop).K.to(device), height, width, shading, out)
+        with one_thread():
+            body = pose_body(model, rotations[start:stop], betas, transl[start:stop])
+            draw_map(model, body.vertices, camera.frames(start, stop).K.to(device), height, width, shading, out)
+        yield out
         if progress is not None:
             progress(stop, total)
 

@@ -79,6 +79,12 @@ class BodyMotion:
         """(F, J, 6), the first two rows of each matrix: what the pose head reads and writes."""
         return matrix_to_6d_rows(self.rotations)
 
+    def to(self, device: str | torch.device) -> BodyMotion:
+        """The same motion with its tensors on another device."""
+        names = ("rotations", "betas", "transl", "valid", "source_index")
+        camera = self.camera and replace(self.camera, K=self.camera.K.to(device))
+        return replace(self, **{name: getattr(self, name).to(device) for name in names}, camera=camera)
+
     def slice(self, start: int, stop: int) -> BodyMotion:
         """Frames start..stop-1."""
         frames = range(len(self))[start:stop]

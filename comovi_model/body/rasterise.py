@@ -15,6 +15,7 @@ the lower face index. Coordinates are float64, where the sum of the two neighbou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,20 @@ class Fragments:
     face: Tensor  # (F, H, W) int64, -1 where nothing is seen
     bary: Tensor  # (F, H, W, 3) float32, perspective-correct
     depth: Tensor  # (F, H, W) float32, 0 where nothing is seen
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Drawing is thousands of short operations, for which a second OpenMP thread is rarely worth its waking.
+
+    Beside another busy program the threads wait for each other: 81 frames took 18 s of CPU instead of 2.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def rasterise(

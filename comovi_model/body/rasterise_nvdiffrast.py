@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ComoviError
-from .rasterise import NEAR, Pixels
+from .rasterise import Pixels
 
-FAR = 1e3  # metres, of the clip space only
+NEAR, FAR = 0.02, 1e3  # metres; between them float32 depths are good to 40 micrometres at 5 m
 
 
 @lru_cache(maxsize=1)

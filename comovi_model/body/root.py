@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import ComoviError
 from .cameras import Camera
 from .map_render import visible_body
+from .rasterise import one_thread
 from .smpl import BodyModel, pose_body
 
 DAMPING = 0.9  # of the depth: 0.7 leaves a tenth of a walk undone, 1.0 answers fully to every ragged outline
@@ -79,7 +80,8 @@ def recover_root(
 
 
 def _draw(model: BodyModel, vertices: Tensor, camera: Camera, height: int, width: int) -> _Moments:
-    pixels = visible_body(model, vertices, camera.K, height, width)
+    with one_thread():
+        pixels = visible_body(model, vertices, camera.K, height, width)
     count = len(vertices)
     row, column = pixels.index // width % height, pixels.index % width
     values = torch.stack([torch.ones_like(row), column, row], 1).to(vertices.dtype) + vertices.new_tensor([0, 0.5, 0.5])

@@ -39,6 +39,11 @@ class BodyModel:
     def num_betas(self) -> int:
         return self.shapedirs.shape[2]
 
+    @property
+    def shape_space(self) -> str:
+        """Bodies of the same space understand each other's betas: "mannequin-v1-nano" is a smaller "mannequin-v1"."""
+        return self.name.removesuffix("-nano")
+
     def to(self, *args: Any, **kwargs: Any) -> BodyModel:
         """As Tensor.to for every array; index arrays keep their type."""
         device = torch.empty(0).to(*args, **kwargs).device

@@ -23,6 +23,9 @@ def read_smpl_pickle(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             content = _SmplUnpickler(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a dictionary, got {type(content).__name__}")
+        arrays = {key: _to_array(value) for key, value in content.items() if isinstance(key, str)}
     except OSError as error:
         raise ComoviError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions.") from None
     except _Refused as error:
@@ -30,9 +33,6 @@ def read_smpl_pickle(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged pickle can raise anything, and all of it means one thing
         reason = f"{type(error).__name__}: {error}"
         raise ComoviError(f"{path}: expected a pickled SMPL model, got a damaged or foreign file ({reason}).") from None
-    if not isinstance(content, dict):
-        raise ComoviError(f"{path}: expected a pickled dictionary, got {type(content).__name__}.")
-    arrays = {key: _to_array(value) for key, value in content.items() if isinstance(key, str)}
     return {key: value for key, value in arrays.items() if value is not None}
 
 

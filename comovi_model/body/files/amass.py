@@ -31,16 +31,18 @@ def amass_arrays(motion: BodyMotion, model: BodyModel, floor: bool = True) -> di
 
     A camera frame is taken to be level, because a camera alone does not know where down is.
     """
+    model, motion = model.to("cpu"), motion.to("cpu")
     upright = in_frame(motion, model, "zup")
     upright = on_floor(upright, model) if floor else upright
     poses = np.zeros((len(motion), 156), np.float32)
-    poses[:, : 3 * NUM_SHARED_JOINTS] = matrix_to_axis_angle(upright.rotations[:, :NUM_SHARED_JOINTS]).flatten(1).cpu()
+    axis_angle = matrix_to_axis_angle(upright.rotations[:, :NUM_SHARED_JOINTS])
+    poses[:, : 3 * NUM_SHARED_JOINTS] = axis_angle.flatten(1).numpy()
     betas = np.zeros(16, np.float32)
-    betas[:NUM_BETAS] = motion.betas.cpu()
+    betas[:NUM_BETAS] = motion.betas.numpy()
     rate = np.array(motion.fps)
     return {
         "poses": poses,
-        "trans": upright.transl.cpu().numpy(),
+        "trans": upright.transl.numpy(),
         "betas": betas,
         "dmpls": np.zeros((len(motion), 8), np.float32),
         "gender": np.array("neutral"),

@@ -42,6 +42,7 @@ def save_glb(path: str | Path, motion: BodyMotion, model: BodyModel, floor: bool
 
 
 def glb_bytes(motion: BodyMotion, model: BodyModel, floor: bool = True) -> bytes:
+    model, motion = model.to("cpu"), motion.to("cpu")
     check_same_body(model, motion)
     upright = in_frame(motion, model, "yup")
     upright = on_floor(upright, model) if floor else upright
