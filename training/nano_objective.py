@@ -22,8 +22,9 @@ from ..comovi_model.nano.text_encoder import NanoTextEncoder
 class NoiseLaw:
     """How sigmas are drawn."""
 
-    shift: float = 5.0
-    shared: float = 0.75  # share of samples in which both branches have the same sigma
+    shift: float = 4.0
+    start: float = 0.55  # share of samples at sigma 1, the first step of every sampling run, which decides the movement
+    shared: float = 0.85  # share of samples in which both branches have the same sigma
     clean: float = 0.4  # of the others: share in which the redrawn branch is clean (sigma 0)
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ class NoiseLaw:
             u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
             return self.shift * u / (1 + (self.shift - 1) * u)
 
-        video = draw()
+        video = torch.where(torch.rand(count, generator=generator) < self.start, 1.0, draw())
         motion = video.clone()
         own = torch.rand(count, generator=generator) >= self.shared
         other = draw() * (torch.rand(count, generator=generator) >= self.clean)

@@ -17,7 +17,8 @@ wrapper's grain out of every still background.
 
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
 
-Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
+Towards sigma 1, where u is nothing but noise, it is faded out: the first step is a plain prediction from first frame and
+sentence, and noise that says nothing does not disturb it. Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
 is (`place_channels`): without them every token must first find, by attention, what the first frame shows in its place
 and how long ago that was.
 """
@@ -85,7 +86,8 @@ class FirstFrameWrapper:
         u, _, _, d = self._terms(x[:, :, 1:], sigma, first)
         still = first.expand(x.shape[0], -1, x.shape[2], -1, -1)
         place = place_channels(*x.shape[2:]).to(x).expand(x.shape[0], -1, -1, -1, -1)
-        return torch.cat([torch.cat([still[:, :, :1], u / d], 2), still, place], 1)
+        shown = torch.sqrt(1 - sigma.to(x).view(-1, 1, 1, 1, 1) ** 8) / d  # nothing at sigma 1, where u is only noise
+        return torch.cat([torch.cat([still[:, :, :1], u * shown], 2), still, place], 1)
 
     def velocity(self, net: Tensor, x: Tensor, sigma: Tensor, first: Tensor) -> Tensor:
         """Velocity (B, 48, F, h, w) from the network's output; zero for the clean first frame."""
