@@ -17,10 +17,10 @@ wrapper's grain out of every still background.
 
 Bare velocity training spends a narrow network on copying noise. Samplers see an ordinary velocity.
 
-Towards sigma 1, where u is nothing but noise, it is faded out: the first step is a plain prediction from first frame and
-sentence, and noise that says nothing does not disturb it. Beside u / D the network reads r again in every frame, as Wan's image-to-video models do, and where and when each cell
-is (`place_channels`): without them every token must first find, by attention, what the first frame shows in its place
-and how long ago that was.
+Towards sigma 1, where u is nothing but noise, u / D is faded out: the first step is a plain prediction from first frame
+and sentence, and noise that says nothing does not disturb it. Beside it the network reads r again in every frame, as
+Wan's image-to-video models do, and where and when each cell is (`place_channels`): without them every token must first
+find, by attention, what the first frame shows in its place and how long ago that was.
 """
 
 from __future__ import annotations
