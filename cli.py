@@ -132,7 +132,7 @@ def _add_generation(verb: argparse.ArgumentParser, out: str, prompt_needed: bool
     verb.add_argument("--prompt", required=prompt_needed, help="what the person does, in a sentence")
     verb.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, help="the same seed gives the same clip (0)")
     verb.add_argument("--first-frame", type=Path, metavar="IMAGE", help="picture to start from (default: one is drawn)")
-    verb.add_argument("--first-pose", type=Path, metavar="NPZ", help="body in that picture (default: it is estimated)")
+    verb.add_argument("--first-pose", type=Path, metavar="NPZ", help="body in that picture (default: one stands)")
     verb.add_argument("--out", type=Path, default=Path(out), help=f"folder for the results (./{out})")
     verb.add_argument("--steps", type=_whole(1, 1000), help="sampling steps")
     verb.add_argument("--guidance", type=_guidance, help="how strongly the sentence pulls; 1 is none")
@@ -156,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     generate = verbs.add_parser("generate", help="make a clip from your sentence, picture and pose")
     _add_generation(generate, "comovi_clip", prompt_needed=True)
-    generate.add_argument("--model", type=Path, metavar="FILE", help="nano network, its other two files beside it")
+    generate.add_argument("--model", type=Path, metavar="FOLDER", help="nano weights (default: the embedded ones)")
 
     info = verbs.add_parser("info", help="say what a file is and what it lacks")
     info.add_argument("file", type=Path, metavar="FILE", help="checkpoint, motion, body model, video, picture or GLB")
@@ -227,7 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ComoviError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("stopped; nothing was left half-written.", 130)
+        status = _fail("stopped; nothing was left half-written.", 130)
+        if argv is None:  # after an interrupt inside a library's import, Python itself would exit with another status
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)
+        return status
     except BrokenPipeError:  # the reader of our output went away, as `comovi doctor | head -1` does
         _abandon_output()
         return 0
