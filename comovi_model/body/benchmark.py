@@ -14,7 +14,7 @@ from .cameras import Camera
 from .map_render import iter_motion_map
 from .motion import BodyMotion
 from .rotations import axis_angle_to_matrix
-from .smpl import BodyModel, load_body_model
+from .smpl import BodyModel, load_body_model, rest_joints
 from .toy import random_rotations
 
 
@@ -25,10 +25,10 @@ def swaying_motion(model: BodyModel, frames: int, height: int, width: int) -> Bo
     sway = axis_angle_to_matrix(torch.stack([angle * 0, angle, angle * 0], -1))
     upright = axis_angle_to_matrix(torch.tensor([torch.pi, 0.0, 0.0]))
     rotations[:, 0] = upright @ sway
-    body = model.v_template
-    centre = (body.amax(0) + body.amin(0)) / 2
-    focal = 0.9 * height * 6 / float(body[:, 1].amax() - body[:, 1].amin())
-    transl = torch.tensor([0.0, float(centre[1]), 6.0]).repeat(frames, 1)
+    low, high = float(model.v_template[:, 1].amin()), float(model.v_template[:, 1].amax())
+    pelvis = float(rest_joints(model)[0, 1])  # about which the body is turned upright: y becomes 2 * pelvis - y
+    focal = 0.9 * height * 6 / (high - low)
+    transl = torch.tensor([0.0, (high + low) / 2 - 2 * pelvis, 6.0]).repeat(frames, 1)
     camera = Camera.from_focal(focal, width, height)
     return BodyMotion(rotations, torch.zeros(10), transl, camera=camera, body_model=model.name)
 
