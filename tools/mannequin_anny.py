@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 AGE = 0.67  # adult, on anny's 0..1 scale
-HEIGHT = 0.43  # 1.75 m
+HEIGHT = 0.43  # 1.76 m
 SIDES = (("L", 1.0), ("R", -1.0))
+# The borders hips|spine, spine|spine1, spine1|spine2 run beside rows of the quad mesh, so that they come out level:
+# front vertex of the row, and how far below the row the border lies (metres).
+TRUNK_BORDERS = ((4053, 0.012), (4054, 0.014), (1472, 0.008))
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Anny:
 
     model: object
     faces: np.ndarray  # (N, 3)
+    quads: np.ndarray  # (N/2, 4)
     bones: dict[str, int]
     parents: list[int]
     weights: np.ndarray  # (V, B)
@@ -39,7 +43,9 @@ class Anny:
         np.add.at(weights, (np.arange(len(weights))[:, None], index), model.vertex_bone_weights.numpy())
         bones = {name: i for i, name in enumerate(model.bone_labels)}
         faces = faces[(faces < len(keep)).all(1)]
-        return cls(model, faces, bones, list(model.bone_parents), weights[: len(keep)])
+        quads = model.faces.numpy()
+        quads = quads[(quads < len(keep)).all(1)]
+        return cls(model, faces, quads, bones, list(model.bone_parents), weights[: len(keep)])
 
     def body(self, **phenotype: float) -> tuple[np.ndarray, np.ndarray]:
         """One body in anny's own rest pose -> vertices (V, 3), bone heads (B, 3), in our axes."""
@@ -50,7 +56,9 @@ class Anny:
         model = self.model
         blend = model.get_phenotype_blendshape_coefficients(**values)
         vertices = model.get_rest_vertices(blend)[0].numpy()[: len(self.weights)]
-        heads = (model.template_bone_heads + torch.einsum("bk,kij->bij", blend, model.bone_heads_blendshapes))[0].numpy()
+        heads = (model.template_bone_heads + torch.einsum("bk,kij->bij", blend, model.bone_heads_blendshapes))[
+            0
+        ].numpy()
         return _our_axes(vertices), _our_axes(heads)
 
     def t_pose(self, vertices: np.ndarray, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,10 +77,10 @@ class Anny:
         return posed, placed
 
     def _turn_arm(self, turn, heads, side, sign):
-        at = {name: heads[self.bones[f"{name}.{side}"]] for name in (
-            "clavicle", "upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger4-1", "finger5-1")}  # fmt: skip
+        names = ("upperarm01", "lowerarm01", "wrist", "finger2-1", "finger3-1", "finger4-1", "finger5-1")
+        at = {name: heads[self.bones[f"{name}.{side}"]] for name in names}
         out = np.array([sign, 0.0, 0.0])
-        lift = _about("z", sign * np.radians(9))
+        lift = about("z", sign * np.radians(9))
         arm = _shortest(lift @ (at["lowerarm01"] - at["upperarm01"]), out) @ lift
         fore = _shortest(arm @ (at["wrist"] - at["lowerarm01"]), out) @ arm
         knuckles = (at["finger2-1"] + at["finger3-1"] + at["finger4-1"] + at["finger5-1"]) / 4
@@ -81,8 +89,8 @@ class Anny:
         twist = np.arctan2(relative[2, 1] - relative[1, 2], relative[1, 1] + relative[2, 2])
         for name, value in (("clavicle", lift), ("shoulder01", lift), ("upperarm01", arm), ("upperarm02", arm)):
             turn[self.bones[f"{name}.{side}"]] = value
-        turn[self.bones[f"lowerarm01.{side}"]] = _about("x", 0.3 * twist) @ fore
-        turn[self.bones[f"lowerarm02.{side}"]] = _about("x", 0.7 * twist) @ fore
+        turn[self.bones[f"lowerarm01.{side}"]] = about("x", 0.3 * twist) @ fore
+        turn[self.bones[f"lowerarm02.{side}"]] = about("x", 0.7 * twist) @ fore
         for name, bone in self.bones.items():
             if name.endswith(f".{side}") and name.startswith(("wrist", "metacarpal", "finger")):
                 turn[bone] = hand
@@ -96,7 +104,7 @@ class Anny:
             line = end - start
             angle = np.arctan2(line[0], -line[1])
             for name in names:
-                turn[self.bones[f"{name}.{side}"]] = _about("z", sign * lean - angle)
+                turn[self.bones[f"{name}.{side}"]] = about("z", sign * lean - angle)
 
 
 def smpl_joints(anny: Anny, heads: np.ndarray) -> np.ndarray:
@@ -104,7 +112,7 @@ def smpl_joints(anny: Anny, heads: np.ndarray) -> np.ndarray:
     at = {name: heads[i] for name, i in anny.bones.items()}
     joints = np.zeros((24, 3))
     joints[12], joints[15] = at["neck01"], at["head"]
-    for side, (left, sign) in enumerate(SIDES):
+    for side, (left, _) in enumerate(SIDES):
         bone = {name[:-2]: p for name, p in at.items() if name.endswith("." + left)}
         hip, shoulder = bone["upperleg01"] * [0.83, 1, 1], bone["upperarm01"]
         ball = np.mean([bone[f"toe{i}-1"] for i in range(1, 6)], 0)
@@ -142,14 +150,11 @@ def smpl_weights(anny: Anny, vertices: np.ndarray, joints: np.ndarray) -> np.nda
             out[:, 13 + side] += share
         else:
             out[:, _joint_of_bone(stem) + (side if _joint_of_bone(stem) not in (12, 15) else 0)] += share
-    height = vertices[:, 1]
-    spine2 = 0.65 * joints[6, 1] + 0.35 * joints[3, 1]  # SMPL's spine2 and spine3 lie close: their parts start lower
-    spine3 = joints[9, 1] + 0.01
-    above = np.stack([_rise(height, joints[3, 1] - 0.02, 0.07), _rise(height, spine2, 0.07), _rise(height, spine3, 0.07)], 1)
+    above = np.stack([_rise(gap, 0.0, 0.07) for gap in trunk_gaps(anny, vertices)], 1)
     column = np.stack([1 - above[:, 0], above[:, 0] - above[:, 1], above[:, 1] - above[:, 2], above[:, 2]], 1).clip(0)
     column /= column.sum(1, keepdims=True)
     reach = np.abs(vertices[:, 0])
-    collar = _rise(reach, 0.85 * joints[13, 0], 0.035) * _rise(height, joints[13, 1] - 0.055, 0.045)
+    collar = _rise(reach, 0.85 * joints[13, 0], 0.035) * _rise(vertices[:, 1], joints[13, 1] - 0.055, 0.045)
     for joint, sign in ((13, 1.0), (14, -1.0)):
         out[:, joint] += trunk * collar * (sign * vertices[:, 0] > 0)
     out[:, [0, 3, 6, 9]] += (trunk * (1 - collar))[:, None] * column
@@ -158,6 +163,41 @@ def smpl_weights(anny: Anny, vertices: np.ndarray, joints: np.ndarray) -> np.nda
         front = _rise(vertices[:, 2], joints[toe, 2], 0.025)
         out[:, ankle], out[:, toe] = foot * (1 - front), foot * front
     return out
+
+
+def trunk_gaps(anny: Anny, vertices: np.ndarray) -> list[np.ndarray]:
+    """Height of T-posed vertices (V, 3) above each border of the trunk's parts, (V,) metres each."""
+    back = 0.045  # the borders are followed around an upright axis in the middle of the trunk
+
+    def azimuth(points):
+        return np.arctan2(np.abs(points[:, 0]), points[:, 2] - back)
+
+    gaps = []
+    for front, below in TRUNK_BORDERS:
+        row = vertices[_quad_row(anny.quads, front, vertices)]
+        row = row[np.argsort(azimuth(row))]
+        gaps.append(vertices[:, 1] - np.interp(azimuth(vertices), azimuth(row), row[:, 1]) + below)
+    return gaps
+
+
+def _quad_row(quads: np.ndarray, front: int, vertices: np.ndarray) -> list[int]:
+    """The row of quad edges that leaves mid-line vertex `front` to the left and goes straight on to the back."""
+    faces_of_edge: dict[frozenset, set[int]] = {}
+    for i, quad in enumerate(quads.tolist()):
+        for k in range(4):
+            faces_of_edge.setdefault(frozenset((quad[k - 1], quad[k])), set()).add(i)
+    around: dict[int, set[int]] = {}
+    for a, b in map(tuple, faces_of_edge):
+        around.setdefault(a, set()).add(b)
+        around.setdefault(b, set()).add(a)
+    row = [front, max(around[front], key=lambda i: vertices[i, 0])]
+    while abs(vertices[row[-1], 0]) > 1e-6:
+        beside = faces_of_edge[frozenset(row[-2:])]
+        ahead = [i for i in around[row[-1]] if i != row[-2] and not faces_of_edge[frozenset((row[-1], i))] & beside]
+        if len(ahead) != 1 or len(row) > 40:
+            raise ValueError(f"the quad row from vertex {front} does not reach the back; is this another anny mesh?")
+        row.append(ahead[0])
+    return row
 
 
 def four_largest(weights: np.ndarray) -> np.ndarray:
@@ -188,7 +228,8 @@ def _our_axes(points: np.ndarray) -> np.ndarray:
     return points[:, [0, 2, 1]] * [1.0, 1.0, -1.0]
 
 
-def _about(axis: str, angle: float) -> np.ndarray:
+def about(axis: str, angle: float) -> np.ndarray:
+    """Rotation matrix about one axis."""
     i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     out = np.eye(3)
     out[[i, j], [i, j]] = np.cos(angle)

@@ -11,6 +11,7 @@ Error measure: Garland and Heckbert, "Surface simplification using quadric error
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def mirror_map(vertices: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
 
 
 class Collapse:
-    """State of one reduction. `region` (V,) int names a region for each vertex, `quota` how many each may keep."""
+    """State of one reduction. `region` (V,) names the region of each vertex, `quota` how many each may keep."""
 
     def __init__(self, vertices, faces, region, quota, importance=None):
         self.p = [tuple(map(float, x)) for x in vertices]
@@ -37,15 +38,15 @@ class Collapse:
         self.faces = [tuple(map(int, f)) for f in faces]
         self.alive_face = [True] * len(self.faces)
         self.alive = [True] * len(self.p)
-        self.region = [int(r) for r in region]
-        self.count = {int(r): int((np.asarray(region) == r).sum()) for r in np.unique(region)}
+        self.region = [str(r) for r in region]
+        self.count = Counter(self.region)
         self.quota = dict(quota)
         self.importance = [1.0] * len(self.p) if importance is None else [float(x) for x in importance]
         self.ring: list[set[int]] = [set() for _ in self.p]  # faces around each vertex
         for i, face in enumerate(self.faces):
             for vertex in face:
                 self.ring[vertex].add(i)
-        self.quadric = self._quadrics(np.asarray(vertices, float), np.asarray(faces))
+        self.quadric = self._quadrics(np.asarray(vertices, float), np.asarray(faces))  # (V, 4, 4)
         self.stamp = [0] * len(self.p)
         self.heap: list[tuple[float, int, int, int]] = []
 
@@ -70,13 +71,12 @@ class Collapse:
         return out
 
     def cost(self, u: int, v: int) -> float:
-        q = self.quadric[u] + self.quadric[v]
-        x, y, z = self.p[v]
+        (ux, uy, uz), (x, y, z) = self.p[u], self.p[v]
         point = np.array([x, y, z, 1.0])
-        ux, uy, uz = self.p[u]
+        error = float(point @ (self.quadric[u] + self.quadric[v]) @ point)
         length = (x - ux) ** 2 + (y - uy) ** 2 + (z - uz) ** 2
         area = sum(self._area(f) for f in self.ring[u])
-        return (float(point @ q @ point) + SHORT_EDGE * length * area) * self.importance[u]
+        return (error + SHORT_EDGE * length * area) * self.importance[u]
 
     def _area(self, face: int) -> float:
         return 0.5 * _norm(_normal(*(self.p[i] for i in self.faces[face])))

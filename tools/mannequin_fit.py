@@ -36,7 +36,9 @@ def fit_surface(vertices, faces, target, mirror, target_weight, rounds=4, stiffn
 def nearest_on_surface(vertices, faces, points, candidates=16):
     """Nearest point of a triangle mesh to each of `points` (T, 3) -> face (T,), barycentric coordinates (T, 3)."""
     corners = vertices[faces]  # (N, 3, 3)
-    samples = np.concatenate([corners.mean(1), *(0.6 * corners[:, k] + 0.2 * (corners.sum(1) - corners[:, k]) for k in range(3))])
+    samples = np.concatenate(
+        [corners.mean(1), *(0.6 * corners[:, k] + 0.2 * (corners.sum(1) - corners[:, k]) for k in range(3))]
+    )
     near = cKDTree(samples).query(points, k=candidates)[1] % len(faces)  # (T, K)
     best = np.full(len(points), np.inf)
     best_face, best_bary = np.zeros(len(points), int), np.zeros((len(points), 3))
@@ -69,7 +71,7 @@ def _closest_barycentric(corners, points):
     return np.where((inside >= 0).all(1, keepdims=True), inside, on_edge)
 
 
-def openness(vertices, faces, queries, directions=48, reach=0.25):
+def openness(vertices, faces, queries, directions=24, reach=0.25):
     """Share of the sky over each vertex in `queries` (Q,) from which it is seen: near 0 inside mouth and nostrils."""
     golden = np.arange(directions) * np.pi * (3 - 5**0.5)
     up = 1 - 2 * (np.arange(directions) + 0.5) / directions
@@ -121,3 +123,54 @@ def relax(values, faces, amount, rounds):
     for _ in range(rounds):
         values = values + amount[:, None] * (mean @ values - values)
     return values
+
+
+def fit_joint_rows(vertices, shapedirs, joints, joint_dirs, mirror, mirror_joint, step, reach=260, spread=0.4):
+    """Rows of a joint regressor (J, V): non-negative, each sums to 1, few vertices near the joint, mirror-symmetric.
+
+    A row must give the joint of the template exactly and follow it through the shapes: vertices (V, 3), shapedirs
+    (V, 3, K) against joints (J, 3), joint_dirs (J, 3, K). `spread` keeps single weights small, and they are
+    multiples of `step`: float16 holds them exactly.
+    """
+    from scipy.optimize import nnls
+
+    out = np.zeros((len(joints), len(vertices)))
+    for joint, point in enumerate(joints):
+        if mirror_joint[joint] < joint:
+            continue
+        near = np.argsort(((vertices - point) ** 2).sum(1), kind="stable")[:reach]
+        if mirror_joint[joint] == joint:
+            near = np.union1d(near, mirror[near])
+        system = np.concatenate([
+            1e3 * np.ones((1, len(near))),
+            1e3 * (vertices[near] - point).T,
+            30 * (shapedirs[near] - joint_dirs[joint]).reshape(len(near), -1).T,
+            spread * np.eye(len(near)),
+        ])  # fmt: skip
+        target = np.zeros(len(system))
+        target[0] = 1e3
+        row = np.zeros(len(vertices))
+        row[near] = nnls(system, target, maxiter=20 * len(near))[0]
+        if mirror_joint[joint] == joint:
+            row = (row + row[mirror]) / 2
+        out[joint] = rounded(row / row.sum(), step, mirror if mirror_joint[joint] == joint else None)
+        out[mirror_joint[joint]] = out[joint][mirror]
+    return out
+
+
+def rounded(row, step, mirror=None):
+    """Rounds a non-negative row (V,) that sums to 1 to multiples of `step`; the sum stays exactly 1.
+
+    Multiples of 2^-k below 2^(11-k) are exact in float16. With `mirror` (V,) the row is kept mirror-symmetric.
+    """
+    exact = row / step
+    units = np.floor(exact)
+    missing = int(round(1 / step) - units.sum())
+    for i in np.argsort(units - exact, kind="stable"):  # largest remainders first
+        pair = {int(i)} if mirror is None else {int(i), int(mirror[i])}
+        if missing >= len(pair) and row[i] > 0 and units[i] <= exact[i]:
+            units[list(pair)] += 1
+            missing -= len(pair)
+    if missing:  # one unit is left and only pairs would take it: the heaviest vertex on the mirror plane gets it
+        units[np.where(mirror == np.arange(len(row)), row, 0.0).argmax()] += missing
+    return units * step
