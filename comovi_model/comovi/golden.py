@@ -22,7 +22,7 @@ from ..wan.sampling import StepDone, Stream, UniPC, classifier_free, sample
 from .config import DualBranchConfig
 from .dual_branch import DualBranch
 from .golden_ops import run_operations
-from .names import check_fit, official_name, our_name
+from .names import check_fit, count_layers, official_name, our_name
 from .velocity import DualBranchVelocity
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ CONFIG_NAMES = {
 
 def run_cases(golden: Golden) -> Iterator[tuple[str, Ours | ComoviError]]:
     """(case, our tensors by their full golden names), in the order operations, scheduler, evaluations, samples."""
-    yield from run_operations(golden, network_for(golden, operations_mode(golden)))
+    if any(name.startswith("op.") for name in golden.tensors):
+        yield from run_operations(golden, network_for(golden, operations_mode(golden)))
     yield from run_schedules(golden)
     for name, facts in golden.facts.get("cases", {}).items():
         yield from attempt(run_evaluation, golden, f"case.{name}", facts)
@@ -77,8 +78,10 @@ def attempt(
 
 def operations_mode(golden: Golden) -> dict[str, Any]:
     """The smallest network that holds the parts under test: no exchange, a pose head if the file has one."""
+    pairs = max(1, count_layers(golden.tensors.shapes(), "weight.motion_blocks"))
+    interleave = golden.facts["config"]["num_layers"] // pairs
     has_head = any(name.startswith("weight.smpl_") for name in golden.tensors)
-    return {"interaction": "none", "interleave": 1, "predict_smpl": has_head}
+    return {"interaction": "none", "interleave": interleave, "predict_smpl": has_head and interleave == 1}
 
 
 def network_for(golden: Golden, mode: dict[str, Any], attention: Callable[..., Tensor] | None = None) -> DualBranch:
@@ -202,7 +205,7 @@ def run_schedules(golden: Golden) -> Iterator[tuple[str, Ours]]:
                 x = sampler.step(k, x, 0.3 * x + math.sin(t / 1000))
                 made.append(x)
             ours[states] = torch.stack(made)
-        yield f"unipc.{label}", ours
+        yield f"unipc.{label}", {key: tensor for key, tensor in ours.items() if key in golden.tensors}
 
 
 def run_sample(golden: Golden, case: str, facts: dict[str, Any]) -> Ours:
