@@ -96,7 +96,10 @@ def open_golden(path: str | Path) -> Golden:
     if not isinstance(facts, dict) or facts.get("kind") not in KINDS:
         kind = facts.get("kind") if isinstance(facts, dict) else None
         raise ComoviError(f"{beside} is of kind {kind!r}; this version verifies {', '.join(KINDS)}.")
-    return Golden(path, facts, open_weights(path))
+    tensors = open_weights(path)
+    if not any(is_result(name) for name in tensors):
+        raise ComoviError(f"{path} holds no results to compare with, so it is no golden file; its tensors are others.")
+    return Golden(path, facts, tensors)
 
 
 def verify_file(path: str | Path) -> list[CaseResult]:

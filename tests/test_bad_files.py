@@ -220,7 +220,7 @@ def a_truncated_body_pickle(d):
     return ["info", put(d / "smpl.pkl", pickle.dumps(toy_arrays())[:200])]
 
 
-@case("expected a pickled dictionary")
+@case("expected a dictionary, got list")
 def a_pickle_of_something_else(d):
     return ["info", put(d / "smpl.pkl", pickle.dumps([1, 2, 3]))]
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -32,15 +31,13 @@ def test_every_verb_explains_itself(capsys, verb):
     assert f"comovi {verb}" in help_of(capsys, verb)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs the processor time of children")
 def test_help_is_instant(comovi_process):
-    """Best of five processes; measured 55 ms in all, most of it Python itself."""
-    best = 9.0
-    for _ in range(5):
-        start = time.perf_counter()
-        run = subprocess.run(comovi_process("--help"), capture_output=True, check=False)
-        best = min(best, time.perf_counter() - start)
-        assert run.returncode == 0
-    assert best < 1.0
+    """Processor time, because a busy machine makes everything late; measured 50 ms, most of it Python itself."""
+    before = os.times()
+    assert subprocess.run(comovi_process("--help"), capture_output=True, check=False).returncode == 0
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
 
 
 def test_version_is_printed(capsys):
