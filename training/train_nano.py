@@ -145,7 +145,7 @@ def main() -> None:
         for block in (*trainee.network.blocks, *trainee.network.motion.blocks):
             block.compile(dynamic=False)
     parameters = [p for p in trainee.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     average = {k: v.detach().clone() for k, v in trainee.state_dict().items()}
     options.out.mkdir(parents=True, exist_ok=True)
     last, step = options.out / "last.pt", 0
