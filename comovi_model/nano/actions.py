@@ -79,7 +79,7 @@ def walk(tracks: Tracks, t: Timing) -> None:
         landing = float(travelled(start + 0.5)) + 0.25 * speed
         _step(feet[side], t, start, start + 0.5, feet[side].x[-1], landing)
         start, side = start + 0.5, "right" if side == "left" else "left"
-    tracks["drop"] = 0.012 + 0.008 * np.cos(4 * np.pi * t.tau)
+    tracks["drop"] = (0.012 + 0.008 * np.cos(4 * np.pi * t.tau)) * t.ease(0.0, 0.4)
     gap, moving = tracks.left_foot.z - tracks.right_foot.z, t.ease(0, 0.4)
     for arm, sign in ((tracks.left_arm, -1.0), (tracks.right_arm, 1.0)):  # a negative raise swings backward
         _move_arm(arm, moving, np.degrees(sign * 1.6 * gap), 80, 22, -80)
