@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from comfyui_comovi.comovi_model.body import motion
+from comfyui_comovi.comovi_model.body.body_files import read_body_model
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.frames import pelvis_at_rest
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
@@ -178,3 +180,11 @@ def test_records_are_frozen_and_replaceable():
     with pytest.raises(AttributeError):
         motion.fps = 30.0
     assert replace(motion, fps=30.0).fps == 30.0
+
+
+@pytest.mark.parametrize("read", [BodyMotion.load, read_body_model])
+def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(motion, "LARGEST_ARCHIVE", 1000)
+    np.savez_compressed(tmp_path / "bomb.npz", weights=np.zeros(10**6))
+    with pytest.raises(ComoviError, match="unpacked"):
+        read(tmp_path / "bomb.npz")

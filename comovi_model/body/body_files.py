@@ -6,7 +6,6 @@ Letters: V vertices, N faces, J = 24 joints, K shape components (betas).
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ..errors import ComoviError
 from ..files import require_file
+from .motion import load_arrays
 from .parts import NUM_JOINTS, PARENTS, parts_from_segmentation, parts_from_weights
 from .smpl import BodyModel
 from .smpl_pickle import read_smpl_pickle
@@ -44,12 +44,7 @@ def read_body_model(path: str | Path) -> BodyModel:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = [name for name in archive.files if name in (*_WANTED, "part_of_vertex", "name")]
-            return {name: archive[name] for name in names}
-    except (OSError, ValueError, BadZipFile, EOFError, KeyError) as error:
-        raise ComoviError(f"{path}: expected an npz archive of plain arrays ({error}).") from None
+    return load_arrays(path, "body model", (*_WANTED, "part_of_vertex", "name"))
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

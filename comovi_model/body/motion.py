@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .rotations import matrix_to_6d_rows, rotation_error
 
 NUM_BETAS = 10
 FORMAT = "comovi-motion-1"
+LARGEST_ARCHIVE = 2 * 2**30  # bytes unpacked; a motion takes 1 kB a frame, an SMPL body 40 MB
 LARGEST_ROTATION_ERROR = 1e-3  # of |R R^T - 1|; float32 rounding is 1e-6, float16 storage 1e-3
 
 
@@ -197,15 +198,24 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Every array of an npz archive that is not a pickle."""
-    path = require_file(Path(path), "motion file")
+def load_arrays(
+    path: str | Path, what: str = "motion file", names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Every array of an npz archive (or those of `names`); pickles in it are refused, and so are zip bombs."""
+    path = require_file(Path(path), what)
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ComoviError(f"{path}: expected an npz archive, got a single array; save it with numpy.savez.")
         with archive:
-            arrays = {name: archive[name] for name in archive.files}
+            wanted = [name for name in archive.files if names is None or name in names]
+            size = sum(archive.zip.getinfo(_member(archive, name)).file_size for name in wanted)
+            if size > LARGEST_ARCHIVE:
+                raise ComoviError(
+                    f"{path}: its arrays take {size / 2**30:.1f} GiB unpacked, at most {LARGEST_ARCHIVE / 2**30:.0f} "
+                    "are read; this is a damaged or hostile file, or a motion to be cut into shorter ones."
+                )
+            arrays = {name: archive[name] for name in wanted}
         foreign = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
         if foreign:  # numpy hands out members that are no arrays as bytes
             raise ComoviError(f"{path}: member {foreign[0]!r} is no array, so this is a damaged or foreign file.")
@@ -216,6 +226,11 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise ComoviError(
             f"{path}: expected an npz archive of plain arrays, got a damaged or foreign file ({error})."
         ) from None
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str) -> str:
+    """The name inside the zip: numpy drops the ending .npy."""
+    return name if name in archive.zip.namelist() else f"{name}.npy"
 
 
 def _number_tensor(motion: BodyMotion, name: str) -> Tensor:
