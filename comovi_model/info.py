@@ -50,6 +50,8 @@ def _tensors(path: Path) -> list[str]:
     if {"v_template", "weights"} <= files.entries.keys():
         return _body(path)
     kind = next((says for key, says in NANO_PARTS.items() if key in files.metadata), None)
+    if "classifier.action.weight" in files.entries:
+        kind = "judge of the nano evaluation: says which action a clip shows"
     return [*(_checkpoint(path) if kind is None else [kind]), *_contents(files)]
 
 
@@ -127,10 +129,9 @@ def _glb(path: Path) -> list[str]:
 
 
 def _video(path: Path) -> list[str]:
-    from .video import read_video
+    from .video import video_facts
 
-    frames, fps = read_video(path)
-    count, height, width, _ = frames.shape
+    count, width, height, fps = video_facts(path)
     return [f"video: {count} frames of {width}x{height} at {fps:g} per second, {count / fps:.2f} s"]
 
 

@@ -7,9 +7,12 @@ untagged file is decoded with another matrix by every second player (up to 20 gr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,23 +97,48 @@ def _new_stream(container, size: tuple[int, ...], fps: float, crf: int):
     return stream
 
 
+def video_facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
+    """(frames, width, height, frames per second) of a video; decoded one frame at a time, none is kept."""
+    path = require_file(path, "video")
+    frames = _decoded(path)
+    _, rate = next(frames)
+    count, width, height = 0, 0, 0
+    for frame, _ in frames:
+        count, width, height = count + 1, frame.width, frame.height
+    if not count:
+        raise _unreadable(path)
+    return count, width, height, rate
+
+
 def read_video(path: str | os.PathLike[str], max_frames: int | None = None) -> tuple[np.ndarray, float]:
     """Read a video: frames (F, H, W, 3) uint8 and its frames per second."""
     path = require_file(path, "video")
+    decoded = _decoded(path)
+    _, rate = next(decoded)
+    with closing(decoded):
+        frames = [frame.to_ndarray(format="rgb24") for frame, _ in islice(decoded, max_frames)]
+    if not frames:
+        raise _unreadable(path)
+    return np.stack(frames), rate
+
+
+def _decoded(path: Path) -> Generator[tuple[Any, float], None, None]:
+    """First (None, frames per second), then every frame of the first video stream, with the rate."""
     av = _import_av()
-    frames: list[np.ndarray] = []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise ComoviError(f"{path} holds no video; give a video file.")
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
+            if not rate:
+                raise _unreadable(path)
+            yield None, rate
             for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) == max_frames:
-                    break
+                yield frame, rate
     except av.error.FFmpegError as error:
         raise ComoviError(f"video {path} cannot be read ({error.strerror or error}); is it a complete file?") from error
-    if not frames or not rate:
-        raise ComoviError(f"video {path} has no frames that can be read; is it a complete file?")
-    return np.stack(frames), rate
+
+
+def _unreadable(path: Path) -> ComoviError:
+    return ComoviError(f"video {path} has no frames that can be read; is it a complete file?")

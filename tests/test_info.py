@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from comfyui_comovi.comovi_model import info
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.comovi.checkpoint import save_checkpoint
@@ -105,3 +107,9 @@ def test_a_pickled_checkpoint_of_tensors_is_read_without_running_it(tmp_path):
 
     torch.save(official_state(DualBranch(TINY)), tmp_path / "tiny.pt")
     assert "CoMoVi checkpoint" in said(tmp_path / "tiny.pt")
+
+
+def test_the_judges_of_the_evaluation_are_known():
+    for name in ("nano_judge_joints", "nano_judge_map"):
+        folder = Path(info.__file__).resolve().parents[1] / "training" / "assets"
+        assert "judge of the nano evaluation" in said(folder / f"{name}.safetensors")

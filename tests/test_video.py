@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from comfyui_comovi.comovi_model.errors import ComoviError
-from comfyui_comovi.comovi_model.video import read_video, write_video
+from comfyui_comovi.comovi_model.video import read_video, video_facts, write_video
 
 COLOURS = np.array([[255, 255, 255], [200, 40, 40], [40, 200, 40], [40, 40, 200], [128, 128, 128], [0, 0, 0]])
 
@@ -59,3 +59,9 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(ComoviError, match="a.mp4"):
         read_video(tmp_path / "a.mp4")
+
+
+def test_facts_agree_with_the_frames_that_are_read(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((5, 16, 32, 3), np.uint8), 8)
+    frames, fps = read_video(tmp_path / "a.mp4")
+    assert video_facts(tmp_path / "a.mp4") == (len(frames), 32, 16, fps)
