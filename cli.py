@@ -34,6 +34,26 @@ EXAMPLES = """examples:
 comovi VERB --help explains each verb."""
 
 
+VERB_EXAMPLES = {
+    "demo": ['comovi demo --prompt "a man jumps" --seed 3', "comovi demo --first-pose old/first_pose.npz --out again"],
+    "generate": [
+        'comovi generate --prompt "a woman in a red shirt and blue trousers bows" --first-frame woman.png',
+        'comovi generate --prompt "a man jumps" --first-frame man.png --first-pose man.npz --out jump',
+    ],
+    "info": ["comovi info motion.npz", "comovi info Wan2.2-TI2V-5B/"],
+    "map": [
+        "comovi map motion.npz --out map.mp4",
+        "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
+    ],
+    "doctor": ["comovi doctor"],
+    "verify": ["comovi verify tests/golden/comovi_tiny_A.safetensors"],
+    "evaluate": [
+        "comovi evaluate nano --count 200 --seed 90001 --json nano.json",
+        "comovi evaluate nano --no-exchange",
+    ],
+}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ComoviError(f"{message}; see {self.prog} --help.")
@@ -151,18 +171,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"comovi {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
 
-    demo = verbs.add_parser("demo", help="make a clip with the embedded nano model; needs no other file")
+    def add_verb(name: str, purpose: str) -> argparse.ArgumentParser:
+        epilog = "\n  ".join(["examples:", *VERB_EXAMPLES[name]])
+        layout = argparse.RawDescriptionHelpFormatter
+        described = f"{purpose[0].upper()}{purpose[1:]}."
+        return verbs.add_parser(name, help=purpose, description=described, epilog=epilog, formatter_class=layout)
+
+    demo = add_verb("demo", "make a clip with the embedded nano model; needs no other file")
     _add_generation(demo, "comovi_demo", prompt_needed=False)
 
-    generate = verbs.add_parser("generate", help="make a clip from your sentence, picture and pose")
+    generate = add_verb("generate", "make a clip from your sentence, picture and pose")
     _add_generation(generate, "comovi_clip", prompt_needed=True)
     generate.add_argument("--model", type=Path, metavar="FOLDER", help="nano weights (default: the embedded ones)")
 
-    info = verbs.add_parser("info", help="say what a file is and what it lacks")
+    info = add_verb("info", "say what a file is and what it lacks")
     info.add_argument("file", type=Path, metavar="FILE", help="checkpoint, motion, body model, video, picture or GLB")
     info.set_defaults(run=_info)
 
-    draw = verbs.add_parser("map", help="draw a motion as a motion map")
+    draw = add_verb("map", "draw a motion as a motion map")
     draw.add_argument("motion", type=Path, metavar="MOTION.npz", help="body motion, as demo writes it")
     draw.add_argument("--out", type=Path, required=True, help="a .mp4 video, or a folder for one PNG per frame")
     draw.add_argument("--body", type=Path, metavar="FILE", help="SMPL body model (default: the built-in mannequin)")
@@ -175,14 +201,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     draw.set_defaults(run=_map)
 
-    doctor = verbs.add_parser("doctor", help="say what is installed, what will be used and why")
+    doctor = add_verb("doctor", "say what is installed, what will be used and why")
     doctor.set_defaults(run=_doctor)
 
-    verify = verbs.add_parser("verify", help="compare our numbers with a golden file's")
+    verify = add_verb("verify", "compare our numbers with a golden file's")
     verify.add_argument("file", type=Path, metavar="FILE", help="golden .safetensors with its .json beside it")
     verify.set_defaults(run=_verify)
 
-    evaluate = verbs.add_parser("evaluate", help="measure a model on held-out sentences")
+    evaluate = add_verb("evaluate", "measure a model on held-out sentences")
     evaluate.add_argument("what", choices=["nano"], help="which model")
     evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
     evaluate.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def test_help_names_every_verb_and_shows_examples(capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(capsys, verb):
     assert f"comovi {verb}" in help_of(capsys, verb)
+    assert "examples:\n  comovi " + verb in help_of(capsys, verb)
+
+
+def test_every_example_in_a_help_is_a_valid_command():
+    for line in (line for examples in cli.VERB_EXAMPLES.values() for line in examples):
+        assert cli.build_parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs the processor time of children")
