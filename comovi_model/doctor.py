@@ -18,15 +18,15 @@ NEEDED = {  # distribution: what it is for
     "tqdm": "progress bars",
 }
 OPTIONAL = {  # distribution: (what it adds, what is used without it, how to get it)
-    "triton": ("fused kernels on NVIDIA GPUs", "plain torch", "pip install triton"),
-    "xformers": ("one more attention", "torch's own attention", "pip install xformers"),
+    "triton": ("for fused kernels of a later version; nothing uses it yet", "plain torch", "pip install triton"),
+    "xformers": ("for a later version; nothing uses it yet", "torch's own attention", "pip install xformers"),
     "nvdiffrast": (
         "motion maps drawn on the GPU",
         "our own rasteriser",
         "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast (it is not on PyPI)",
     ),
     "smplx": ("a second opinion in the tests", "our own body model", "pip install smplx"),
-    "numba": ("fast synthetic training clips", "numpy, slower", "pip install numba"),
+    "numba": ("fast synthetic training clips", "plain torch, slower", "pip install numba"),
 }
 ASSETS = {  # file in assets/: what it is
     "mannequin.safetensors": "the built-in body, CC0",
@@ -105,7 +105,9 @@ def _devices() -> list[str]:
     if torch.backends.mps.is_available():
         lines.append(f"{'mps':<12} Apple GPU")
     lines.append(f"{'cpu':<12} {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    chosen = "cuda:0" if torch.cuda.is_available() else "cpu"
+    # No verb moves to a GPU: the nano model takes seconds. The network and the maps follow their tensors.
+    chosen = "cpu, for every comovi verb"
+    chosen += "; networks and motion maps in Python run where their tensors are" if torch.cuda.is_available() else ""
     return [*lines, f"{'used':<12} {chosen}"]
 
 
@@ -121,11 +123,11 @@ def _back_ends() -> list[str]:
     fused = "torch's scaled_dot_product_attention, which picks FlashAttention or cuDNN by shape"
     small = f"two matrix products up to {SMALL_SCORES / 2**20:.0f} M scores (measured faster), above that torch's own"
     if cuda and installed():
-        raster = "nvdiffrast, because it is installed and there is a GPU"
+        raster = "our z-buffer on the CPU, nvdiffrast for bodies on a GPU, because it is installed"
     else:
         raster = f"our z-buffer, because {'nvdiffrast is not installed' if cuda else 'there is no CUDA device'}"
     return [
-        f"{'attention':<12} {fused if cuda else small}",
+        f"{'attention':<12} {f'on a GPU {fused}; on the CPU {small}' if cuda else small}",
         f"{'other maths':<12} plain PyTorch formulas, on every device",
         f"{'motion maps':<12} {raster}",
     ]
