@@ -7,6 +7,7 @@ import torch
 from comfyui_comovi.comovi_model.body import rasterise as raster
 from comfyui_comovi.comovi_model.body.cameras import intrinsics
 from comfyui_comovi.comovi_model.body.rasterise import rasterise, visible_pixels
+from comfyui_comovi.comovi_model.body.rasterise_nvdiffrast import installed
 from comfyui_comovi.comovi_model.errors import ComoviError
 
 HEIGHT, WIDTH = 48, 40
@@ -145,3 +146,15 @@ def test_cuda_draws_the_same_pixels_as_the_cpu():
     cpu = rasterise(vertices, faces, K, HEIGHT, WIDTH)
     cuda = rasterise(vertices.cuda(), faces.cuda(), K.cuda(), HEIGHT, WIDTH, backend="torch")
     assert torch.equal(cuda.face.cpu(), cpu.face)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and installed()), reason="needs a CUDA device and nvdiffrast")
+def test_nvdiffrast_draws_the_same_pixels_but_for_outlines():
+    vertices, faces, K = random_scene(5)
+    ours = rasterise(vertices, faces, K, HEIGHT, WIDTH)
+    theirs = rasterise(vertices.cuda(), faces.cuda(), K.cuda(), HEIGHT, WIDTH, backend="nvdiffrast")
+    same = theirs.face.cpu() == ours.face
+    assert same.float().mean() > 0.9  # its corners snap to 1/16 pixel
+    both = same & (ours.face >= 0)
+    assert (theirs.depth.cpu()[both] - ours.depth[both]).abs().median() < 1e-2
