@@ -190,7 +190,8 @@ def main() -> None:
         if rank:
             continue
         for name, value in losses.items():
-            running[name] = 0.98 * running.get(name, float(value)) + 0.02 * float(value)
+            value = float(value.detach())
+            running[name] = 0.98 * running.get(name, value) + 0.02 * value
         if step % 50 == 0:
             line = {
                 "step": step,
