@@ -69,6 +69,19 @@ def load_text_encoder(folder: Path = ASSETS) -> NanoTextEncoder:
 
 def load_nano(folder: Path = ASSETS) -> NanoModel:
     """The whole model from a folder with the three files (default: the embedded ones), on the CPU."""
+    try:
+        return _load_nano(folder)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what a foreign or damaged part makes of metadata
+        if isinstance(error, ComoviError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ComoviError(
+            f"the nano weights in {folder} do not fit together ({type(error).__name__}: {reason}); "
+            "use three files of one training run."
+        ) from error
+
+
+def _load_nano(folder: Path) -> NanoModel:
     path = folder / NETWORK_FILE
     require_file(path, "nano weights")
     network, _ = load_checkpoint(path, dtype=torch.float32)
