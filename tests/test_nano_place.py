@@ -9,6 +9,7 @@ import pytest
 import torch
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
+from comfyui_comovi.comovi_model.body.smpl import pose_body
 from comfyui_comovi.comovi_model.nano import place, start
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES, ActionRequest
 from comfyui_comovi.comovi_model.nano.people import load_nano_body
@@ -70,6 +71,25 @@ def test_a_map_without_a_body_leaves_it_where_it_was():
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, white.shape, np.uint8))
     assert torch.allclose(placed(truth, white).transl, truth.transl[:1].expand(len(truth), -1), atol=1e-4)
     assert torch.isfinite(placed(truth, noise).transl).all()
+
+
+def heights(motion: BodyMotion, up: torch.Tensor) -> torch.Tensor:
+    """Of the lowest point over that of frame 0, metres."""
+    lowest = (pose_body(start._body_model(), motion.rotations, motion.betas, motion.transl).vertices @ up).amin(1)
+    return lowest - lowest[0]
+
+
+def test_a_body_that_floats_or_sinks_a_little_is_put_on_the_floor_and_a_jump_is_not():
+    up = torch.tensor([0.0, -1.0, 0.0])
+    bow = performance("bow")
+    wrong = 0.05 * torch.sin(torch.arange(33) * 0.3)[:, None] * up
+    shaken = replace(bow, transl=bow.transl + wrong)
+    assert float(heights(shaken, up).abs().max()) > 0.03
+    assert float(heights(place.keep_on_floor(start._body_model(), shaken, up), up).abs().max()) < 0.015
+    jump = performance("jump")
+    assert torch.allclose(
+        heights(place.keep_on_floor(start._body_model(), jump, up), up).max(), heights(jump, up).max(), atol=0.02
+    )
 
 
 def test_averages_over_time_keep_a_straight_track_and_its_ends():

@@ -27,7 +27,7 @@ from .generate import NanoInput, NanoOutput, NanoSettings, generate
 from .model import AUTOENCODER_FILE, NETWORK_FILE, TEXT_FILE, NanoModel, load_nano
 from .outputs import ENLARGED, Clip, write_clip
 from .people import ASSETS
-from .place import place_motion
+from .place import keep_on_floor, place_motion
 from .prompts import Prompt, read_prompt, what_it_knows
 from .scene import FPS
 from .start import Start, make_start
@@ -104,11 +104,12 @@ def sample(model: NanoModel, start: Start, prompt: str, settings: NanoSettings, 
 
 
 def recover_motion(output: NanoOutput, start: Start, provenance: dict[str, Any]) -> BodyMotion:
-    """The poses of the pose head, placed where the generated motion map shows the body; camera frame."""
+    """The poses of the pose head, placed where the generated motion map shows the body and on the floor."""
     rotations = output.rotations[0]
     still = replace(start.pose, rotations=rotations, transl=start.pose.transl.expand(len(rotations), -1),
                     provenance=provenance, valid=None, source_index=None)  # fmt: skip
-    return place_motion(load_nano_body(), still, output.motion_map[0])
+    body, up = load_nano_body(), torch.from_numpy(start.view.rotation[:, 1]).float()
+    return keep_on_floor(body, place_motion(body, still, output.motion_map[0]), up)
 
 
 def find_nano_weights(model: Path | None) -> Path:

@@ -26,6 +26,7 @@ STILLNESS = 2.0  # overlap that a change of depth costs, per square of its share
 REACH = 48  # pixels that a figure may be from where it was in frame 0, sideways and vertically
 BLUR = 5  # pixels; a figure smaller than the silhouette then rests in its middle
 DEPTH_FRAMES, PLACE_FRAMES = 3.0, 0.7  # standard deviations of the averages over time
+GROUNDED, AIRBORNE = 0.05, 0.14  # metres above the floor
 LEAST_PIXELS = 200  # a smaller silhouette says nothing
 
 
@@ -54,6 +55,22 @@ def place_motion(model: BodyModel, motion: BodyMotion, motion_map: Tensor) -> Bo
     sideways = pad(across / focal, (0, 1)) * (pelvis[2] * (1 + share))[:, None]
     move = averaged(share[:, None], DEPTH_FRAMES) * pelvis + sideways
     return replace(motion, transl=motion.transl + move - move[:1])  # what frame 0 shows is the error of measuring
+
+
+def keep_on_floor(model: BodyModel, motion: BodyMotion, up: Tensor) -> BodyMotion:
+    """The same motion with its lowest point on the floor of frame 0 wherever it was found near or below it.
+
+    up (3,) is the world's y axis in the camera frame. A place read from smeared pixels is some centimetres off, and a
+    person who floats or sinks looks wrong at once; only what rises further, a jump, is left in the air.
+    """
+    lowest = torch.cat([
+        (pose_body(model, part.rotations, part.betas, part.transl).vertices @ up).amin(1)
+        for part in (motion.slice(start, start + 16) for start in range(0, len(motion), 16))
+    ])  # fmt: skip
+    height = lowest - lowest[0]
+    standing = ((AIRBORNE - height) / (AIRBORNE - GROUNDED)).clamp(0, 1)  # 1 on the floor, 0 in the air
+    lift = averaged((-height * standing)[:, None], PLACE_FRAMES)
+    return replace(motion, transl=motion.transl + lift * up)
 
 
 def best_slide(drawn: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,8 @@ def fit_picture(picture: np.ndarray, name: str = "the picture") -> tuple[np.ndar
 
 
 def _fit_notice(name: str, width: int, height: int, window: tuple[float, float, float, float]) -> str:
-    cut = "" if window[2:] == (width, height) else f" and cut to its middle {window[2]:.0f}x{window[3]:.0f}"
-    return f"{name} is {width}x{height} pixels; it was resized to {WIDTH}x{HEIGHT}{cut}."
+    cut = "" if window[2:] == (width, height) else f"cut to its middle {window[2]:.0f}x{window[3]:.0f} and "
+    return f"{name} is {width}x{height} pixels; it was {cut}resized to {WIDTH}x{HEIGHT}."
 
 
 def _seen_through(pose: BodyMotion, width: int, height: int, window: tuple[float, float, float, float]) -> BodyMotion:
