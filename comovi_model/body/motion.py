@@ -208,6 +208,7 @@ def load_arrays(
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ComoviError(f"{path}: expected an npz archive, got a single array; save it with numpy.savez.")
         with archive:
+            assert archive.zip is not None  # numpy clears it on closing only
             wanted = [name for name in archive.files if names is None or name in names]
             size = sum(archive.zip.getinfo(_member(archive, name)).file_size for name in wanted)
             if size > LARGEST_ARCHIVE:
@@ -230,7 +231,7 @@ def load_arrays(
 
 def _member(archive: np.lib.npyio.NpzFile, name: str) -> str:
     """The name inside the zip: numpy drops the ending .npy."""
-    return name if name in archive.zip.namelist() else f"{name}.npy"
+    return name if archive.zip is not None and name in archive.zip.namelist() else f"{name}.npy"
 
 
 def _number_tensor(motion: BodyMotion, name: str) -> Tensor:
