@@ -38,6 +38,10 @@ elif PACKAGE not in sys.modules:
     importlib.import_module(PACKAGE)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")  # also where pyproject.toml is not
+
+
 @pytest.fixture(scope="session")
 def comovi_process():
     """A function that returns the command line of a process running `comovi` on the code under test."""

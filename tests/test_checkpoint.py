@@ -23,7 +23,7 @@ from comfyui_comovi.comovi_model.comovi.names import find_config, find_layout, o
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.wan.weights import open_weights, write_weights
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.modules["comfyui_comovi"].__file__ or "").parent  # the checkout, or where it is installed
 KEYS = json.loads((Path(__file__).parent / "golden" / "comovi_5b_keys.json").read_text())["models"]
 SMALL = DualBranchConfig(
     dim=48, ffn_dim=64, num_heads=3, num_layers=2, text_dim=20, text_len=6, freq_dim=16, pose_layers=1, pose_ffn_dim=24
