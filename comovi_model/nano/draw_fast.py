@@ -13,9 +13,7 @@ SAMPLES = 2
 
 
 @njit(cache=True, boundscheck=False)
-def draw_frames(
-    vertices, faces, colours, semantic, plate, floor, blobs, focal, cx, cy, sun, rgb, motion_map
-):  # pragma: no cover
+def draw_frames(vertices, faces, colours, semantic, plate, floor, blobs, focal, cx, cy, sun, rgb, motion_map):
     """Fill `rgb` and `motion_map` (F, H, W, 3) uint8. See draw.draw_clip for the meaning of the arguments."""
     num_frames, num_vertices = vertices.shape[0], vertices.shape[1]
     height, width = plate.shape[0], plate.shape[1]
