@@ -1,15 +1,19 @@
 """What a person drags onto the ComfyUI canvas. The only room that knows ComfyUI.
 
-Each file of this room ends in a ``NODES`` list; the extension hands ComfyUI their sum.
+Each file of NODE_FILES ends in a ``NODES`` list; the extension hands ComfyUI their sum.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from comfy_api.latest import ComfyExtension
 
-NODES: list[type] = []
+NODE_FILES: tuple[str, ...] = (
+    # one module name a line, in the order in which the menu shows them
+)
 
 
 class CoMoViExtension(ComfyExtension):
     async def get_node_list(self) -> list[type]:
-        return NODES
+        return [node for name in NODE_FILES for node in import_module(f".{name}", __package__).NODES]
