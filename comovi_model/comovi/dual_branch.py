@@ -10,7 +10,7 @@ shared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +50,9 @@ class Step:
     embedded_text: Tensor | None  # (B, text_len, D) unless there is a cache
     text_cache: DualTextCache | None
     dtype: torch.dtype
+    pose_layers: Sequence[int] = ()  # after which the pose head reads
+    init_pose: Tensor | None = None  # (B, P, 144)
+    poses: dict[int, Tensor] = field(default_factory=dict)  # layer -> what the head said, filled on the way
 
 
 class DualBranch(WanModel):
@@ -101,33 +104,37 @@ class DualBranch(WanModel):
         video_time = motion_time = self.embed_time(timestep, grid, batch, dtype)
         if motion_timestep is not None:
             motion_time = self.embed_time(motion_timestep, grid, batch, dtype)
-        rope = grid_rope(grid, self.config.head_dim, latent.device, stream_dtype(dtype))
+        rope = self.rope(grid, latent.device, stream_dtype(dtype))
         embedded = None if text_cache else self.embed_text(self._check_text(text, batch), dtype)
-        step = Step(rope, video_time, motion_time, embedded, text_cache, dtype)
+        step = Step(rope, video_time, motion_time, embedded, text_cache, dtype, layers, init_pose)
 
         x_v = None if video is None else self.embed(video, dtype)  # (B, F, S, D)
         x_m = None if motion is None else self.motion.embed(motion, dtype)
-        poses: dict[int, Tensor] = {}
         for i in range(self.config.num_layers):
-            j, rest = divmod(i, self.config.interleave)
-            if rest:  # the motion branch waits
-                x_v = self._video_block(i, x_v, step)
-                continue
-            both = x_v is not None and x_m is not None
-            if both:
-                x_m = exchange_before(self, i, x_v, x_m, dtype)
-            x_m = self._motion_block(j, x_m, step)
-            x_v = self._video_block(i, x_v, step)
-            if i in layers and self.pose_head is not None:  # Eq. 7-9, on features from before the exchange
-                poses[i] = self.pose_head(i, x_v, x_m, init_pose, dtype)
-            if both:
-                x_v, x_m = exchange_after(self, i, x_v, x_m, dtype)
+            x_v, x_m = self.layer(i, x_v, x_m, step)
 
         return DualBranchOutput(
             None if x_v is None else self.velocity(x_v, video_time, grid, dtype),
             None if x_m is None else self.motion.velocity(x_m, motion_time, grid, dtype),
-            torch.stack([poses[layer] for layer in layers], dim=1) if layers else None,
+            torch.stack([step.poses[layer] for layer in layers], dim=1) if layers else None,
         )
+
+    def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:
+        """Video block i with the motion block beside it, if it has one, and their exchange; tokens (B, F, S, D)."""
+        j, rest = divmod(i, self.config.interleave)
+        if rest:  # the motion branch waits
+            return self._video_block(i, x_v, step), x_m
+        if x_v is None or x_m is None:  # alone, without exchange
+            return self._video_block(i, x_v, step), self._motion_block(j, x_m, step)
+        x_m = self._motion_block(j, exchange_before(self, i, x_v, x_m, step.dtype), step)
+        x_v = self._video_block(i, x_v, step)
+        if i in step.pose_layers and self.pose_head is not None:  # Eq. 7-9, on features from before the exchange
+            step.poses[i] = self.pose_head(i, x_v, x_m, step.init_pose, step.dtype)
+        return exchange_after(self, i, x_v, x_m, step.dtype)
+
+    def rope(self, grid: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> RopeTable:
+        """The rotary positions of a grid (frames, rows, columns) of tokens."""
+        return grid_rope(grid, self.config.head_dim, device, dtype)
 
     def make_text_cache(self, text: Tensor | list[Tensor]) -> DualTextCache:
         """Keys and values of these sentences for all layers; give it to `forward` instead of the text, every step.

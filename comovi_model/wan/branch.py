@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...kernels.join_norm import join, join_norm_affine, join_norm_modulate
 from ...kernels.norm_modulate import norm_modulate
 from ..errors import ComoviError
-from .attention import CrossAttention, KeysValues, Parts, SelfAttention
+from .attention import CrossAttention, KeysValues, Parts, SelfAttention, WeightReader
 from .config import WanConfig
 from .rope import RopeTable
 
@@ -48,11 +48,11 @@ def sinusoid(position: Tensor, size: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def linear_in(layer: nn.Module, x: Tensor) -> Tensor:
-    """A plain Linear in the dtype of x, whatever the dtype of its weights (the time path stays in float32)."""
-    if type(layer) is not nn.Linear or layer.weight.dtype == x.dtype:
+def linear_in(layer: nn.Module, x: Tensor, read: WeightReader) -> Tensor:
+    """A Linear in the dtype of x, whatever the dtype of its weights (the time path stays in float32)."""
+    if layer.weight.dtype == x.dtype:
         return layer(x)
-    return nn.functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+    return nn.functional.linear(x, read(layer, "weight", x), read(layer, "bias", x))
 
 
 class Block(nn.Module):
@@ -163,6 +163,7 @@ class WanModel(WanBranch):
         self.text_embedding = parts.mlp(config.text_dim, config.dim, config.dim, nn.GELU(approximate="tanh"))
         self.time_embedding = parts.mlp(config.freq_dim, config.dim, config.dim, nn.SiLU())
         self.time_projection = nn.Sequential(nn.SiLU(), parts.linear(config.dim, 6 * config.dim))
+        self.read = parts.weight
         self.compute_dtype: torch.dtype | None = None  # set it when the weights are stored in 8 bits
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
@@ -184,8 +185,8 @@ class WanModel(WanBranch):
         with torch.autocast(rows.device.type, enabled=False):
             first, activation, second = self.time_embedding
             wave = sinusoid(rows, self.config.freq_dim).to(stream_dtype(dtype))
-            e = linear_in(second, activation(linear_in(first, wave)))
-            e0 = linear_in(self.time_projection[1], self.time_projection[0](e))
+            e = linear_in(second, activation(linear_in(first, wave, self.read)), self.read)
+            e0 = linear_in(self.time_projection[1], self.time_projection[0](e), self.read)
         return TimeSignal(e, e0.unflatten(-1, (6, -1)), index)
 
 
