@@ -6,6 +6,8 @@ gives it (ComfyUI's path string, pip's ``comfyui_comovi``, pytest's ``__init__``
 
 __version__ = "0.1.0"
 
+WEB_DIRECTORY = "./nodes/web"  # ComfyUI serves the help pages from here, docs/<node id>.md
+
 
 async def comfy_entrypoint():
     """ComfyUI calls this once to learn our nodes; the import waits until then."""
