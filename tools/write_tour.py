@@ -20,6 +20,7 @@ ROOMS = {
     "comovi_model/body/files": "one file per format of other tools",
     "comovi_model/motion_io": "motion files of other tools, in and out",
     "comovi_model/nano": "the embedded model and the synthetic people it learned from",
+    "comovi_model/show": "looking at motions: overlay, turntable, sheets, curves, the page with the 3D player",
     "comovi_model/assets": "bodies and weights, as safetensors",
     "kernels": "named formulas, plain first; knows nothing of the model",
     "training": "data, trainers, evaluation; nothing imports it but the command",
