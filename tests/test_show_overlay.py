@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.frames import in_frame
-from comfyui_comovi.comovi_model.body.map_render import visible_body
 from comfyui_comovi.comovi_model.body.mannequin import load_mannequin
+from comfyui_comovi.comovi_model.body.map_render import visible_body
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.smpl import pose_body
 from comfyui_comovi.comovi_model.body.toy import toy_body

@@ -52,7 +52,7 @@ class Painter:
                 return self._wireframe(body, fine, pixels)
             normals = pixels.interpolate(vertex_normals(body, self.model.faces), self.model.faces)
             normals = F.normalize(normals, dim=1, eps=1e-12)
-            colours = self.colours(pixels, normals, normals.new_tensor(light))
+            colours = self._colours(pixels, normals, normals.new_tensor(light))
             return averaged(pixels, torch.cat([colours, torch.ones_like(colours[:, :1])], 1))[0]
 
     def _colours(self, pixels: Pixels, normals: Tensor, light: Tensor) -> Tensor:
