@@ -11,6 +11,11 @@ from comfy_api.latest import ComfyExtension
 
 NODE_FILES: tuple[str, ...] = (
     # one module name a line, in the order in which the menu shows them
+    "load_model",
+    "conditioning",
+    "latents",
+    "official_sampling",
+    "pose_from_latent",
 )
 
 

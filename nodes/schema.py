@@ -7,12 +7,15 @@ field that it does not know, so those are left out there. What a node says is th
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 from comfy_api.latest import io
 
 CATEGORY = "CoMoVi"
 KNOWN_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+# `io.Int.Input(..., **ADVANCED)`: folded away under "advanced" where this ComfyUI can do that.
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__init__).parameters else {}
 
 Body = io.Custom("COMOVI_BODY")  # value: comovi_model.body.smpl.BodyModel
 BodyMotion = io.Custom("COMOVI_BODY_MOTION")  # value: comovi_model.body.motion.BodyMotion

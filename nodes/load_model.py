@@ -1,0 +1,63 @@
+"""The node that loads a CoMoVi network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from .native.load import NANO, WEIGHT_DTYPES, load_patcher
+from .native.network import BRANCHES
+from .schema import ADVANCED, make_schema
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list("diffusion_models")
+        return make_schema(
+            "CoMoVi_LoadModel",
+            "Load CoMoVi Model",
+            "loaders",
+            description=(
+                "Loads the dual-branch network as an ordinary MODEL: a released CoMoVi file, a Wan2.2-TI2V-5B file as two "
+                "branches, or the embedded nano model, which needs no download."
+            ),
+            search_aliases=["comovi", "wan2.2 motion", "dual branch", "smpl video", "human motion", "unet loader"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=[NANO, *files],
+                    default=NANO,
+                    tooltip="A file of models/diffusion_models, or the nano model that comes with this pack.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    tooltip="How weights are kept in memory. fp8 halves their size and costs a little quality.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "branches",
+                    options=list(BRANCHES),
+                    default="both",
+                    tooltip=(
+                        "'motion only' loads and runs the motion branch alone: half the memory and time, and the same "
+                        "motion in models whose motion branch never reads the video (the released one). The other "
+                        "half of the latent stays empty."
+                    ),
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="Samples latents of 96 channels: video and motion map.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str, branches: str) -> io.NodeOutput:
+        path = None if model_name == NANO else folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        return io.NodeOutput(load_patcher(path, weight_dtype, branches))
+
+
+NODES: list[Any] = [LoadModel]

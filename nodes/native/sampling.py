@@ -1,0 +1,40 @@
+"""What happens around a whole sampling run, whichever sampler node starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+KEY = "comovi"
+
+
+def install(patcher: Any) -> Any:
+    """Let every run of this MODEL go through `around_sampling`; returns the patcher."""
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_sampling)
+    return patcher
+
+
+def around_sampling(
+    executor: Callable[..., Tensor],
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    callback: Any = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Sample with moving previews, and put given frames back bit for bit.
+
+    Some samplers end a little above sigma 0 (uni_pc) or where they like (dpm_adaptive), and leave noise in frames that
+    were given.
+    """
+    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
+    if denoise_mask is None:
+        return samples
+    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
