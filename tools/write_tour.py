@@ -25,6 +25,7 @@ ROOMS = {
     "kernels": "named formulas, plain first; knows nothing of the model",
     "training": "data, trainers, evaluation; nothing imports it but the command",
     "nodes": "what a person drags onto the ComfyUI canvas; the only room that imports ComfyUI",
+    "workflows": "ready graphs for ComfyUI, and a client for its HTTP API",
     "tools": "makes what is shipped; not part of the package",
 }
 
