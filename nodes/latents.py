@@ -43,7 +43,7 @@ class JoinLatents(io.ComfyNode):
             "CoMoVi_JoinLatents",
             "Join CoMoVi Latents",
             "latent",
-            description="Puts a video latent and a motion-map latent of one size together, as a CoMoVi model samples them.",
+            description="Puts a video and a motion-map latent of one size together, as CoMoVi models sample them.",
             search_aliases=["comovi encode", "merge latent", "combine video and motion"],
             inputs=[
                 io.Latent.Input("video", tooltip="48 channels: VAE Encode of the video."),
@@ -60,8 +60,8 @@ class JoinLatents(io.ComfyNode):
         ]
         if halves[0].shape != halves[1].shape:
             raise ComoviError(
-                f"the video latent is {tuple(halves[0].shape)} and the motion_map latent {tuple(halves[1].shape)}; they "
-                "must be equal: encode pictures of one size and one length."
+                f"the video latent is {tuple(halves[0].shape)} and the motion_map latent {tuple(halves[1].shape)}; "
+                "they must be equal: encode pictures of one size and one length."
             )
         return io.NodeOutput({"samples": torch.cat(halves, dim=1)})
 
