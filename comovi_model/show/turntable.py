@@ -1,0 +1,153 @@
+"""A motion seen from around it: a camera that circles the moving person, or stands to one side.
+
+Letters: F frames, V vertices, H x W pixels. World: y up, floor at y = 0, metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..body.frames import check_same_body, in_frame, on_floor
+from ..body.motion import BodyMotion
+from ..body.smpl import BodyModel, pose_body
+from ..errors import ComoviError
+from .lettering import font
+from .painter import Painter, check_style
+from .stage import View, draw_scene, orbit_view
+
+VIEWS = {  # name -> degrees round the person (0 is in front, 90 the person's left), degrees above the floor
+    "turntable": (0.0, 12.0),
+    "front": (0.0, 8.0),
+    "left side": (90.0, 8.0),
+    "back": (180.0, 8.0),
+    "right side": (270.0, 8.0),
+    "three-quarter": (40.0, 14.0),
+    "top": (0.0, 80.0),
+}
+FOV = 26.0  # degrees; narrow, so that limbs keep their proportions
+STILL = 0.6  # metres: a pelvis that strays less from its middle is watched by a camera that does not follow
+FOLLOW_SECONDS = 0.45  # of the smoothing of the following camera
+PLACEHOLDER = (0.72, 0.72, 0.72)  # colour of poses that are marked as not valid
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A motion on the floor, with its surface."""
+
+    motion: BodyMotion  # frame "yup"
+    vertices: Tensor  # (F, V, 3)
+    joints: Tensor  # (F, 24, 3)
+    facing: float  # degrees of the first pose about y: 0 looks along +z, 90 along +x
+
+
+def stand(motion: BodyMotion, body: BodyModel) -> Standing:
+    """Puts a motion of any frame upright on the floor; a camera is taken to be level."""
+    body, motion = body.to("cpu"), motion.to("cpu")
+    check_same_body(body, motion)
+    upright = on_floor(in_frame(motion, body, "yup"), body)
+    pieces = [upright.slice(start, start + 16) for start in range(0, len(upright), 16)]
+    posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
+    assert upright.valid is not None
+    first = int(upright.valid.float().argmax())
+    ahead = upright.rotations[first, 0] @ torch.tensor([0.0, 0.0, 1.0])
+    facing = math.degrees(math.atan2(float(ahead[0]), float(ahead[2])))
+    vertices, joints = torch.cat([p.vertices for p in posed]), torch.cat([p.joints for p in posed])
+    return Standing(upright, vertices, joints, facing)
+
+
+def iter_views(
+    motion: BodyMotion,
+    body: BodyModel,
+    height: int,
+    width: int,
+    *,
+    view: str = "turntable",
+    turns: float = 1.0,
+    style: str = "solid",
+    follow: bool = True,
+    captions: bool = True,
+) -> Iterator[Tensor]:
+    """Yields one picture (H, W, 3) float32 in 0..1 per frame of the motion.
+
+    `turns` is how often the camera of "turntable" goes round during the clip; the other VIEWS stand still. follow=True
+    lets the camera go along with a person who walks away. Poses marked as not valid are drawn pale.
+    """
+    if view not in VIEWS:
+        raise ComoviError(f"unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
+    check_style(style)
+    check_size(height, width)
+    if not math.isfinite(turns):
+        raise ComoviError(f"turns must be a number, got {turns}.")
+    standing = stand(motion, body)
+    body = body.to("cpu")
+    painter, pale = Painter(body, style), Painter(body, "solid", PLACEHOLDER)
+    targets = camera_targets(standing, follow)
+    azimuth, elevation = VIEWS[view]
+    assert standing.motion.valid is not None
+    frames = len(standing.motion)
+    step = 360 * turns / frames if view == "turntable" else 0.0
+
+    def cameras(distance: float) -> list[View]:
+        angles = [standing.facing + azimuth + step * frame for frame in range(frames)]
+        return [
+            orbit_view(target, angle, elevation, distance, FOV, height, width)
+            for target, angle in zip(targets, angles, strict=True)
+        ]
+
+    distance = fitting_distance(standing.vertices, cameras(1.0))
+    for frame, camera in enumerate(cameras(distance)):
+        one = painter if standing.motion.valid[frame] else pale
+        picture = draw_scene(one, standing.vertices[frame : frame + 1], camera, targets[frame]).clamp(0, 1)
+        yield captioned(picture, frame, motion.fps) if captions else picture
+
+
+def camera_targets(standing: Standing, follow: bool = True) -> Tensor:
+    """Where the camera looks in every frame, (F, 3): half-way up the clip's highest point, above the person."""
+    top = float(standing.vertices[..., 1].max())
+    place = standing.joints[:, 0]
+    middle = (place.amin(0) + place.amax(0)) / 2
+    if follow and float((place - middle)[:, [0, 2]].norm(dim=1).max()) > STILL:
+        target = _smoothed(place, FOLLOW_SECONDS * standing.motion.fps)
+    else:
+        target = middle.expand_as(place).clone()
+    target[:, 1] = top / 2
+    return target
+
+
+def _smoothed(path: Tensor, sigma: float) -> Tensor:
+    """Gaussian mean over time of (F, 3); near the ends over the frames that are there."""
+    time = torch.arange(len(path), dtype=torch.float32)
+    weights = torch.exp(-0.5 * ((time[:, None] - time[None]) / max(sigma, 1e-3)) ** 2)
+    return weights @ path / weights.sum(1, keepdim=True)
+
+
+def fitting_distance(vertices: Tensor, cameras: list[View], margin: float = 1.08) -> float:
+    """Metres from the target at which every camera, given at distance 1, sees its frame of (F, V, 3) whole."""
+    furthest = 0.0
+    for points, camera in zip(vertices, cameras, strict=True):
+        seen = camera.to_camera(points)
+        across = seen[:, :2].abs() / camera.K[:2, 2] * camera.K[[0, 1], [0, 1]]  # depth at which it meets the border
+        furthest = max(furthest, float((across.amax(1) * margin - seen[:, 2] + 1).max()))
+    return furthest
+
+
+def captioned(picture: Tensor, frame: int, fps: float) -> Tensor:
+    """The picture with time and frame number in the lower left corner."""
+    height = picture.shape[0]
+    size = max(9, round(height / 42))
+    image = Image.fromarray((picture * 255).round().to(torch.uint8).numpy())
+    text = f"{frame / fps:.2f} s   frame {frame}"
+    ImageDraw.Draw(image).text((size, height - 2 * size), text, (108, 110, 115), font(size))
+    return torch.from_numpy(np.asarray(image).copy()).to(picture) / 255
+
+
+def check_size(height: int, width: int) -> None:
+    if not (32 <= height <= 8192 and 32 <= width <= 8192):
+        raise ComoviError(f"pictures must be from 32 to 8192 pixels on a side, got {width}x{height}.")
