@@ -116,12 +116,18 @@ def pose_joints(
 
 
 def _joint_transforms(model: BodyModel, rotations: Tensor, joints: Tensor, transl: Tensor | None) -> Tensor:
+    return joint_transforms(rotations, joints, transl, model.parents)
+
+
+def joint_transforms(
+    rotations: Tensor, joints: Tensor, transl: Tensor | None = None, parents: tuple[int, ...] = PARENTS
+) -> Tensor:
     """Chains local rotations (B, J, 3, 3) along the tree with rest joints (J, 3) or (B, J, 3) -> (B, J, 4, 4)."""
     if rotations.dim() != 4 or rotations.shape[1:] != (NUM_JOINTS, 3, 3):
         raise ComoviError(f"rotations must be (B, {NUM_JOINTS}, 3, 3) matrices, got {tuple(rotations.shape)}.")
     joints = joints.expand(rotations.shape[0], -1, -1)
     turned, placed = [rotations[:, 0]], [joints[:, 0] if transl is None else joints[:, 0] + transl]
-    for joint, parent in enumerate(model.parents[1:], start=1):
+    for joint, parent in enumerate(parents[1:], start=1):
         offset = joints[:, joint] - joints[:, parent]
         placed.append(placed[parent] + (turned[parent] @ offset[..., None]).squeeze(-1))
         turned.append(turned[parent] @ rotations[:, joint])
