@@ -42,8 +42,10 @@ class Parts:
 
     def noise(self, *shape: int, std: float = 1.0) -> nn.Parameter:
         """A parameter that begins as Gaussian noise; undrawn on the meta device, where drawing imports 2 s worth."""
-        values = torch.empty(shape, device=self.device, dtype=self.dtype)
-        return nn.Parameter(values if values.is_meta else values.normal_(std=std))
+        values = torch.empty(shape, device=self.device)
+        if not values.is_meta:
+            values.normal_(std=std)  # before the cast, because 8-bit numbers cannot be drawn
+        return nn.Parameter(values.to(self.dtype or values.dtype))
 
 
 class KeysValues(NamedTuple):

@@ -103,6 +103,18 @@ class ComfyDualBranch(DualBranch):
         if branches != "both":
             self._drop("zero_linear_blocks", "zero_linear_blocks_v2m", "pose_head")
 
+        if dtype is not None and dtype.itemsize == 1:
+            self._keep_small_parts_wide()
+
+    def _keep_small_parts_wide(self) -> None:
+        """Of weights stored in 8 bits, those that cost little memory and much quality stay in 16."""
+        small = (self.time_embedding, self.time_projection, self.patch_embedding, self.head)
+        parts = [part for part in (*small, getattr(self.motion, "head", None)) if part is not None]
+        layers = {layer for part in parts for layer in part.modules()}
+        for layer in self.modules():
+            if layer in layers or not hasattr(layer, "comfy_cast_weights"):
+                layer._apply(lambda t: t.to(torch.bfloat16) if t.dtype.itemsize == 1 else t, recurse=False)
+
     def _drop(self, *names: str) -> None:
         for name in names:
             setattr(self, name, nn.ModuleList() if name.startswith("zero") else None)
@@ -118,7 +130,7 @@ class ComfyDualBranch(DualBranch):
     ) -> Tensor:
         """Velocity (B, 96, F, h, w). x in the dtype of matrix products; timestep (B,) is 1000 sigma.
 
-        denoise_mask: (B, 96, F, h, w), 0 where the latent is given; given_latent: (B, 96, F, h, w) when the given frames
+        denoise_mask: (B, 96, F, h, w), 0 where the latent is given; given_latent: (B, 96, F, h, w) when given frames
         are to be read clean and not at the noise of the step.
         """
         options = {} if transformer_options is None else transformer_options
@@ -262,8 +274,8 @@ class ComfyDualBranch(DualBranch):
 def check_text_width(text: Tensor, config: WanConfig) -> None:
     if text.shape[-1] != config.text_dim:
         raise ComoviError(
-            f"the encoded sentence has {text.shape[-1]} numbers a token and this model reads {config.text_dim}; use the "
-            "text encoder that belongs to it."
+            f"the encoded sentence has {text.shape[-1]} numbers a token and this model reads {config.text_dim}; use "
+            "the text encoder that belongs to it."
         )
 
 
