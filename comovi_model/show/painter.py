@@ -88,7 +88,7 @@ def lit(base: Tensor, normals: Tensor, light: Tensor) -> Tensor:
     halfway = F.normalize(light + light.new_tensor([0.0, 0.0, -1.0]), dim=0)
     shine = (normals @ halfway).clamp_min(0) ** 28
     grazing = (1 + normals[:, 2].clamp(-1, 0)) ** 3  # darker rims separate limbs from the trunk behind them
-    level = (0.44 + 0.16 * sky + 0.44 * key + 0.12 * fill) * (1 - 0.28 * grazing)
+    level = (0.46 + 0.18 * sky + 0.44 * key + 0.12 * fill) * (1 - 0.28 * grazing)
     return (base * level[:, None] + 0.10 * shine[:, None]).clamp(0, 1)
 
 

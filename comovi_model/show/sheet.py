@@ -138,8 +138,7 @@ def _stations(standing: Standing, poses: int) -> list[int]:
 
 def _side_by_side(standing: Standing, frames: list[int]) -> Tensor:
     """Shifts (N, 3) that set the poses in a row, the first at the left for who stands in front of the person."""
-    angle = math.radians(standing.facing)
-    across = torch.tensor([math.cos(angle), 0.0, -math.sin(angle)])  # to the right in the picture
+    across = torch.tensor([1.0, 0.0, 0.0])  # to the right in a picture taken from the front
     place = standing.joints[frames, 0] * torch.tensor([1.0, 0.0, 1.0])
     reach = (standing.vertices[frames] - place[:, None]) @ across  # (N, V)
     left, right = -reach.amin(1), reach.amax(1)
@@ -160,10 +159,10 @@ def _broadside(standing: Standing, shift: Tensor, frames: list[int]) -> float:
     place = (standing.joints[frames, 0] + shift)[:, [0, 2]]
     along = place[-1] - place[0]
     if float(along.norm()) < 1e-3:
-        return standing.facing
+        return 0.0
     heading = math.degrees(math.atan2(float(along[0]), float(along[1])))
     sides = [heading + 90 - 22, heading - 90 + 22] if shift.abs().max() == 0 else [heading + 90, heading - 90]
-    return min(sides, key=lambda side: abs((side - standing.facing + 180) % 360 - 180))
+    return min(sides, key=lambda side: abs((side + 180) % 360 - 180))
 
 
 def _with_path(picture: Tensor, view: View, path: Tensor) -> Tensor:
@@ -187,8 +186,7 @@ def _strip(
     targets[:, 1] = float(vertices[..., 1].max()) / 2
 
     def cameras(distance: float) -> list[View]:
-        angle = standing.facing + azimuth
-        return [orbit_view(target, angle, 7.0, distance, FOV, height, width) for target in targets]
+        return [orbit_view(target, azimuth, 7.0, distance, FOV, height, width) for target in targets]
 
     distance = fitting_distance(vertices, cameras(1.0), 1.10)
     return [

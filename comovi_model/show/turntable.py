@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..body.frames import check_same_body, in_frame, on_floor
+from ..body.frames import check_same_body, in_frame, on_floor, pelvis_at_rest
 from ..body.motion import BodyMotion
+from ..body.rotations import axis_angle_to_matrix
 from ..body.smpl import BodyModel, pose_body
 from ..errors import ComoviError
 from .lettering import font
@@ -44,22 +45,23 @@ class Standing:
     motion: BodyMotion  # frame "yup"
     vertices: Tensor  # (F, V, 3)
     joints: Tensor  # (F, 24, 3)
-    facing: float  # degrees of the first pose about y: 0 looks along +z, 90 along +x
 
 
 def stand(motion: BodyMotion, body: BodyModel) -> Standing:
-    """Puts a motion of any frame upright on the floor; a camera is taken to be level."""
+    """Puts a motion of any frame upright on the floor, the person of the first valid pose looking along +z, with the
+    first pelvis above the origin. A camera is taken to be level."""
     body, motion = body.to("cpu"), motion.to("cpu")
     check_same_body(body, motion)
     upright = on_floor(in_frame(motion, body, "yup"), body)
+    assert upright.valid is not None
+    ahead = upright.rotations[int(upright.valid.float().argmax()), 0, :, 2]
+    facing = math.atan2(float(ahead[0]), float(ahead[2]))
+    turn = axis_angle_to_matrix(torch.tensor([0.0, -facing, 0.0]))
+    upright = upright.moved(turn, torch.zeros(3), pelvis_at_rest(body, upright))
     pieces = [upright.slice(start, start + 16) for start in range(0, len(upright), 16)]
     posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
-    assert upright.valid is not None
-    first = int(upright.valid.float().argmax())
-    ahead = upright.rotations[first, 0] @ torch.tensor([0.0, 0.0, 1.0])
-    facing = math.degrees(math.atan2(float(ahead[0]), float(ahead[2])))
     vertices, joints = torch.cat([p.vertices for p in posed]), torch.cat([p.joints for p in posed])
-    return Standing(upright, vertices, joints, facing)
+    return Standing(upright, vertices, joints)
 
 
 def iter_views(
@@ -95,7 +97,7 @@ def iter_views(
     step = 360 * turns / frames if view == "turntable" else 0.0
 
     def cameras(distance: float) -> list[View]:
-        angles = [standing.facing + azimuth + step * frame for frame in range(frames)]
+        angles = [azimuth + step * frame for frame in range(frames)]
         return [
             orbit_view(target, angle, elevation, distance, FOV, height, width)
             for target, angle in zip(targets, angles, strict=True)
