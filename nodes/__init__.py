@@ -16,6 +16,14 @@ NODE_FILES: tuple[str, ...] = (
     "latents",
     "official_sampling",
     "pose_from_latent",
+    "bodies",
+    "nano_start",
+    "start_pose",
+    "motion_map",
+    "motion_from_map",
+    "motion_files",
+    "look",
+    "pose_data",
 )
 
 

@@ -9,6 +9,7 @@ elsewhere does not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -30,10 +31,13 @@ GROUNDED, AIRBORNE = 0.05, 0.14  # metres above the floor
 LEAST_PIXELS = 200  # a smaller silhouette says nothing
 
 
-def place_motion(model: BodyModel, motion: BodyMotion, motion_map: Tensor) -> BodyMotion:
+def place_motion(
+    model: BodyModel, motion: BodyMotion, motion_map: Tensor, progress: Callable[[int, int], None] | None = None
+) -> BodyMotion:
     """A motion in the camera frame that stays in the place of frame 0 -> the same, moved to where its map shows it.
 
-    motion_map (F, H, W, 3) uint8, of the size of the motion's camera. Frame 0 keeps its place.
+    motion_map (F, H, W, 3) uint8, of the size of the motion's camera. Frame 0 keeps its place. progress(done, total)
+    is called after every trial depth.
     """
     camera = motion.camera
     assert motion.frame == "camera"
@@ -45,6 +49,8 @@ def place_motion(model: BodyModel, motion: BodyMotion, motion_map: Tensor) -> Bo
     for depth in DEPTHS.tolist():  # along the ray of the pelvis, so that its pixel stays
         drawn = visible_body(model, vertices + depth * pelvis, camera.K, *target.shape[1:]).mask()
         tried.append(best_slide(drawn, target))
+        if progress is not None:
+            progress(len(tried), len(DEPTHS))
     overlap, slide = (torch.stack(column, 1) for column in zip(*tried, strict=True))  # (F, D), (F, D, 2)
     overlap[target.flatten(1).sum(1) < LEAST_PIXELS] = 0.0
     overlap = averaged(overlap - STILLNESS * DEPTHS**2, DEPTH_FRAMES, through_ends=False)

@@ -22,6 +22,7 @@ from ..body.map_colours import silhouette, to_uint8
 from ..body.map_render import draw_map
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel, pose_body, rest_joints
+from ..body.upright import with_camera_up
 from ..errors import ComoviError
 from ..images import read_image
 from .actions import ACTION_NAMES, ActionRequest
@@ -29,6 +30,7 @@ from .draw import draw_clip
 from .people import load_nano_body
 from .scene import FPS, HEIGHT, LOOK_AT_HEIGHT, PIXELS_PER_METRE, WIDTH, Camera, Scene, look_at, sample_scene, skin
 from .sentences import mentioned_colours
+from .skeleton import rotation
 
 BODY_NAME = "mannequin-v1"  # the nano body is the mannequin with fewer faces: same joints, same rotations
 START_SEEDS = 2**40  # far from the seeds of training and validation, so that no start has been seen
@@ -118,6 +120,15 @@ def neutral_pose() -> BodyMotion:
     stance = torch.from_numpy(sample_scene(START_SEEDS, load_nano_body(), NEUTRAL).rotations[:1]).float()
     stance[:, 0] = torch.eye(3)
     return BodyMotion(stance, torch.zeros(10), torch.zeros(1, 3), "yup", fps=FPS, body_model=BODY_NAME)
+
+
+def nano_neutral(turn: float = 0.0) -> BodyMotion:
+    """The neutral stance in the middle of the picture, before the standard camera, turned by so many degrees."""
+    pose = neutral_pose()
+    spun = replace(pose, rotations=pose.rotations.clone())
+    spun.rotations[:, 0] = torch.from_numpy(rotation("y", np.radians(turn))).float() @ spun.rotations[:, 0]
+    standing = scene_pose(_on_stage(_standard_scene(), spun))
+    return with_camera_up(standing, torch.from_numpy(standard_camera().rotation[:, 1]))
 
 
 def scene_pose(scene: Scene) -> BodyMotion:

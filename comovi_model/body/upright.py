@@ -1,0 +1,53 @@
+"""Which way is up for a motion seen by a camera, also where that camera looks down a little.
+
+A camera alone does not know where up is, so it is taken to be level, unless whoever made the motion wrote the
+direction into its provenance: "camera_up", the world's y axis in the camera frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cameras import frame_rotation
+from .frames import pelvis_at_rest
+from .motion import BodyMotion
+from .rotations import skew
+from .smpl import BodyModel
+
+LEVEL = (0.0, -1.0, 0.0)  # up in a level camera's frame, whose y points down
+CAMERA_UP = "camera_up"
+
+
+def with_camera_up(motion: BodyMotion, up: Tensor) -> BodyMotion:
+    """The motion with the direction of up (3,) in its camera frame written down."""
+    return replace(motion, provenance={**motion.provenance, CAMERA_UP: [round(float(value), 6) for value in up]})
+
+
+def camera_up(motion: BodyMotion) -> Tensor:
+    """(3,) unit length: up in the camera frame, as the provenance says, else that of a level camera."""
+    value = motion.provenance.get(CAMERA_UP)
+    numbers = isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+    length = math.hypot(*value) if numbers and value is not None else 0.0
+    known = math.isfinite(length) and length > 1e-3
+    return F.normalize(torch.tensor(value if known else LEVEL, dtype=torch.float32), dim=0)
+
+
+def levelled(motion: BodyMotion, model: BodyModel) -> BodyMotion:
+    """A motion in the camera frame -> frame "yup", seen level, origin unchanged, no camera; others as they are."""
+    if motion.frame != "camera":
+        return motion
+    level = frame_rotation("camera", "yup")
+    turn = shortest_turn(level @ camera_up(motion), torch.tensor([0.0, 1.0, 0.0])) @ level
+    turned = motion.moved(turn, torch.zeros(3), pelvis_at_rest(model, motion))
+    return replace(turned, frame="yup", camera=None)
+
+
+def shortest_turn(start: Tensor, end: Tensor) -> Tensor:
+    """The rotation (3, 3) by the least angle that takes one unit vector to another that is not its opposite."""
+    cross, cosine = torch.linalg.cross(start, end), start @ end
+    return torch.eye(3) + skew(cross) + skew(cross) @ skew(cross) / (1 + cosine)

@@ -1,0 +1,185 @@
+"""CoMoVi_LoadMotion and CoMoVi_SaveMotion: motions from files and into files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..comovi_model.body.upright import levelled
+from ..comovi_model.errors import ComoviError
+from ..comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, read_motion, write_motion
+from .choices import listed
+from .frames import check_interrupt
+from .output_files import next_file, prefix_problem
+from .schema import ADVANCED, Body, BodyMotion, make_schema
+
+READABLE = {row.suffix for row in FORMATS.values() if row.reads} - {".zip"} | {".pkl", ".pt", ".gltf", ".npy"}
+WRITABLE = [row.name for row in FORMATS.values() if row.writes]
+DEEPEST, MOST_FILES = 5, 5000  # of what is looked through below a folder, so that a full disk does not stop the menu
+AS_IN_FILE, OUTPUT = "as in the file", " [output]"
+NO_FILES = "(put a motion file into ComfyUI's input folder)"
+
+
+def motion_files() -> list[str]:
+    """Motion files below the input folder, then those below the output folder, marked as the core marks them."""
+    own = sorted(_below(folder_paths.get_input_directory()))
+    made = sorted(_below(folder_paths.get_output_directory()))
+    return [*own, *(name + OUTPUT for name in made)] or [NO_FILES]
+
+
+def _below(folder: str) -> Iterator[str]:
+    """Paths from `folder`, with forward slashes; links to elsewhere are not followed."""
+    seen = 0
+    for place, folders, files in os.walk(folder):
+        inner = os.path.relpath(place, folder)
+        if inner.count(os.sep) >= DEEPEST - 1:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            seen += 1
+            if os.path.splitext(name)[1].lower() in READABLE and not name.startswith("."):
+                yield os.path.normpath(os.path.join(inner, name)).replace("\\", "/")
+        if seen > MOST_FILES:
+            return
+
+
+def file_path(choice: str) -> str:
+    """The path of an entry of motion_files."""
+    if choice not in motion_files() or choice == NO_FILES:
+        raise ComoviError(f"file {choice[:120]!r} is not in ComfyUI's input folder; put a motion file there.")
+    return folder_paths.get_annotated_filepath(choice)
+
+
+class LoadMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            "CoMoVi_LoadMotion",
+            "Load Motion",
+            "motion",
+            description="Reads a motion from ComfyUI's input folder, or one that was saved to its output folder. What "
+            "the file is, is found out from its content: our own files, AMASS, SMPL-X, BVH, GLB, GVHMR, WHAM and more.",
+            search_aliases=["bvh", "amass", "npz", "smpl", "mocap", "motion capture", "import animation", "glb", "fbx"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=motion_files(),
+                    tooltip="Press R in the browser after you have put a new file there.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Frames per second, for files that do not say it or say it wrongly; 0 believes the file.",
+                ),
+                io.Combo.Input(
+                    "up_axis",
+                    options=[AS_IN_FILE, "y", "z"],
+                    default=AS_IN_FILE,
+                    tooltip="Which axis of the file points up. Change it if the body lies on its side.",
+                ),
+                Body.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Whose skeleton the motion goes to, for files of other skeletons (BVH, GLB, joints).",
+                ),
+            ],
+            outputs=[
+                BodyMotion.Output(display_name="motion", tooltip="The motion, in the axes of the file."),
+                io.String.Output(display_name="info", tooltip="What the file is and what was assumed or left out."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None, up_axis=None):
+        return listed(cls, {"file": file, "up_axis": up_axis})
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **others):
+        status = os.stat(file_path(file))
+        return f"{file} {status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def execute(cls, file, fps, up_axis, body=None) -> io.NodeOutput:
+        overrides = {"fps": fps or None, "up": None if up_axis == AS_IN_FILE else up_axis}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        found = read_motion(file_path(file), body=body, **given)
+        motion = found.motion
+        lines = [
+            f"{FORMATS[found.format].description} ({found.format})",
+            f"{len(motion)} frames at {motion.fps:g} per second, {len(motion) / motion.fps:.2f} s; "
+            f"axes {motion.frame}; body {motion.body_model}",
+        ]
+        return io.NodeOutput(motion, "\n".join([*lines, *found.notes]))
+
+
+class SaveMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        table = "; ".join(f"{row.name}: {row.description}" for row in FORMATS.values() if row.writes)
+        return make_schema(
+            "CoMoVi_SaveMotion",
+            "Save Motion",
+            "motion",
+            description="Writes a motion into ComfyUI's output folder, for Blender, game engines or later use.",
+            search_aliases=["bvh", "glb", "amass", "npz", "usd", "export animation", "blender", "unreal", "mixamo"],
+            is_output_node=True,
+            inputs=[
+                BodyMotion.Input("motion", tooltip="The motion to write."),
+                Body.Input("body", tooltip="The body that moves: its skeleton and its skin go into the file."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="motion/comovi",
+                    tooltip="Folder and beginning of the name, below the output folder. %date-like marks work as in "
+                    "Save Image.",
+                ),
+                io.Combo.Input("format", options=WRITABLE, default=WRITABLE[0], tooltip=table),
+                io.Combo.Input(
+                    "root",
+                    options=list(ROOTS),
+                    default=ROOTS[0],
+                    tooltip="centred: on the floor, starting at the origin. absolute: where the camera or the file "
+                    "had it. off: on the spot. For bvh, glb, usda, obj, pc2 and json.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "joint_names",
+                    options=list(NAMINGS),
+                    default=NAMINGS[0],
+                    tooltip="How the joints are called, for bvh, glb and usda.",
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="The file, from the output folder.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None, format=None, root=None, joint_names=None):
+        named = listed(cls, {"format": format, "root": root, "joint_names": joint_names})
+        return prefix_problem(filename_prefix) if named is True else named
+
+    @classmethod
+    def execute(cls, motion, body, filename_prefix, format, root, joint_names) -> io.NodeOutput:
+        check_interrupt()
+        target = next_file(filename_prefix, FORMATS[format].suffix)
+        seen = motion if format == "comovi" else levelled(motion, body)
+        write_motion(target.path, seen, body, format, **options_of(format, root, joint_names))
+        return io.NodeOutput(target.relative, ui={"files": [target.listing()]})
+
+
+def options_of(format: str, root: str, joint_names: str) -> dict[str, str]:
+    """The options that a format has, where they differ from what it does by itself."""
+    options = {}
+    if format in ("bvh", "glb", "usda", "obj", "pc2", "json") and root != ROOTS[0]:
+        options["root"] = root
+    if format in ("bvh", "glb", "usda") and joint_names != NAMINGS[0]:
+        options["names"] = joint_names
+    return options
+
+
+NODES = [LoadMotion, SaveMotion]
