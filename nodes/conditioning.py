@@ -144,8 +144,8 @@ class GiveHalf(io.ComfyNode):
         wanted = 4 * (count - 1) + 1
         if len(frames) < wanted:
             raise ComoviError(
-                f"frames: {len(frames)} are given and the latent holds {wanted}; set the length of 'CoMoVi Conditioning' "
-                f"to {max(1, (len(frames) - 1) // 4 * 4 + 1)} or give more frames."
+                f"frames: {len(frames)} are given and the latent holds {wanted}; set the length of "
+                f"'CoMoVi Conditioning' to {max(1, (len(frames) - 1) // 4 * 4 + 1)} or give more frames."
             )
         given = encode(vae, fitted(frames[:wanted], width, height, "frames"), "frames").to(samples)
         mask = latent.get("noise_mask")

@@ -21,8 +21,8 @@ class LoadModel(io.ComfyNode):
             "Load CoMoVi Model",
             "loaders",
             description=(
-                "Loads the dual-branch network as an ordinary MODEL: a released CoMoVi file, a Wan2.2-TI2V-5B file as two "
-                "branches, or the embedded nano model, which needs no download."
+                "Loads the dual-branch network as an ordinary MODEL: a released CoMoVi file, a Wan2.2-TI2V-5B file as "
+                "two branches, or the embedded nano model, which needs no download."
             ),
             search_aliases=["comovi", "wan2.2 motion", "dual branch", "smpl video", "human motion", "unet loader"],
             inputs=[

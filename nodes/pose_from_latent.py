@@ -30,8 +30,8 @@ class PoseFromLatent(io.ComfyNode):
             "CoMoVi Pose from Latent",
             "motion",
             description=(
-                "Asks the model's SMPL head, in one pass over the finished latent, how every joint turned. The body stays "
-                "where it started: 'Place Motion in Map' adds its path. Models without a head: 'Motion from Map'."
+                "Asks the model's SMPL head, in one pass over the finished latent, how every joint turned. The body "
+                "stays where it started: 'Place Motion in Map' adds its path. Models without a head: 'Motion from Map'."
             ),
             search_aliases=["smpl head", "comovi smpl", "3d motion", "body pose", "motion from latent"],
             inputs=[
@@ -65,7 +65,7 @@ class PoseFromLatent(io.ComfyNode):
             raise ComoviError("model: this is not a CoMoVi model; load one with 'Load CoMoVi Model'.")
         if network.pose_head is None:
             raise ComoviError(
-                "model: it has no SMPL head (released files have none); use 'Motion from Map' on the decoded motion map."
+                "model: it has no SMPL head (released files have none); use 'Motion from Map' on the decoded map."
             )
         if batch_index >= len(samples):
             raise ComoviError(

@@ -1,1 +1,1 @@
-"""CoMoVi as an ordinary ComfyUI MODEL: what the nodes hand to samplers, LoRA loaders, previews and memory management."""
+"""CoMoVi as an ordinary ComfyUI MODEL: what the nodes hand to samplers, LoRA loaders and memory management."""

@@ -49,7 +49,7 @@ class CoMoViLatent(LatentFormat):
         return comfy.latent_formats.Wan22()
 
     def latent_rgb_factors_reshape(self, latent: Tensor) -> Tensor:
-        """What previews show: latent frame 0 is the given one and never changes, so a later frame stands for the clip."""
+        """What still previews show: a frame from the middle, because frame 0 is given and never changes."""
         shown = side_by_side(latent)
         return shown[:, :, shown.shape[2] // 2 :] if shown.ndim == 5 else shown
 

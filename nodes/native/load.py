@@ -140,7 +140,7 @@ def _about(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[
     about.pop("branches", None)
     if spreads is not None:
         metadata |= {"parametrization": PARAMETRIZATION}
-        metadata |= {f"spread_{half}": json.dumps(values) for half, values in zip(("video", "motion"), spreads)}
+        metadata |= {"spread_video": json.dumps(spreads[0]), "spread_motion": json.dumps(spreads[1])}
     about["patch_size"] = tuple(about["patch_size"]) if "patch_size" in about else (1, 2, 2)
     metadata.pop(CONFIG_KEY, None)
     return about, metadata
@@ -198,7 +198,7 @@ def _complete(named: dict[str, Tensor], config: DualBranchConfig, layout: Layout
     problems = [f"{name} is missing" for name in expected if name not in named]
     for name, tensor in named.items():
         module = _module_of(name)
-        if module is not None and f"{module}.weight" in expected or name == "scaled_fp8":
+        if name == "scaled_fp8" or (module is not None and f"{module}.weight" in expected):
             continue
         if name not in expected:
             problems.append(f"{name} is unexpected")
