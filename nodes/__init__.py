@@ -12,6 +12,7 @@ from comfy_api.latest import ComfyExtension
 NODE_FILES: tuple[str, ...] = (
     # one module name a line, in the order in which the menu shows them
     "load_model",
+    "load_nano",
     "conditioning",
     "latents",
     "official_sampling",

@@ -9,6 +9,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .previews import wrap_callback
+
 KEY = "comovi"
 
 
@@ -34,7 +36,18 @@ def around_sampling(
     Some samplers end a little above sigma 0 (uni_pc) or where they like (dpm_adaptive), and leave noise in frames that
     were given.
     """
-    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
+    moving = wrap_callback(callback, executor.class_obj.model_patcher, len(sigmas) - 1)
+    try:
+        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, moving, *args, **kwargs)
+    finally:
+        close_preview(moving)
     if denoise_mask is None:
         return samples
     return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+
+
+def close_preview(callback: Any) -> None:
+    """Stop the player, if there is one."""
+    close = getattr(callback, "close", None)
+    if close is not None:
+        close()
