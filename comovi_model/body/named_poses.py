@@ -37,14 +37,13 @@ POSES: dict[str, Mapping[str, Turns]] = {
         "shoulder": (("y", -8), ("z", 58)),
         "elbow": (("y", -12),),
     },
-    "arms crossed": {
-        "shoulder": (("x", 20), ("z", -62), ("y", -28)),
-        "left_elbow": (("y", -112), ("z", 6)),
-        "right_elbow": (("y", 104), ("z", 8)),
+    "hands folded": {
+        "shoulder": (("x", 20), ("z", -66), ("y", -24)),
+        "elbow": (("y", -104),),
     },
     "hands on hips": {
-        "shoulder": (("x", -30), ("z", -46)),
-        "elbow": (("y", -92), ("z", -38)),
+        "shoulder": (("x", 62), ("z", -44), ("y", 14)),
+        "elbow": (("y", -98),),
     },
     "waving": {
         "left_shoulder": (("x", 8), ("z", -76)),
@@ -81,8 +80,8 @@ POSES: dict[str, Mapping[str, Turns]] = {
     "sitting": {
         "hip": (("z", 5), ("x", -86)),
         "knee": (("x", 86),),
-        "shoulder": (("z", -70), ("x", -26)),
-        "elbow": (("y", -34),),
+        "shoulder": (("z", -80), ("x", -30)),
+        "elbow": (("y", -26),),
     },
     "crouching": {
         "pelvis": (("x", 18),),
@@ -90,8 +89,8 @@ POSES: dict[str, Mapping[str, Turns]] = {
         "hip": (("z", 10), ("x", -112)),
         "knee": (("x", 118),),
         "ankle": (("x", -24),),
-        "shoulder": (("z", -64), ("x", -52)),
-        "elbow": (("y", -30),),
+        "shoulder": (("z", -76), ("x", -48)),
+        "elbow": (("y", -24),),
     },
     "kneeling": {
         "left_hip": (("x", -84),),
