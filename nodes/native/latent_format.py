@@ -10,6 +10,8 @@ import comfy.latent_formats
 from comfy.latent_formats import LatentFormat
 from torch import Tensor, cat
 
+from .preview_colours import nano_table
+
 HALF = 48  # channels of one half
 CHANNELS = 2 * HALF
 
@@ -64,4 +66,6 @@ class NanoLatent(CoMoViLatent):
     """Both halves as the nano autoencoder makes them, which is what the nano network reads."""
 
     def half_format(self) -> LatentFormat:
-        return LatentFormat()
+        half = LatentFormat()
+        half.latent_rgb_factors, half.latent_rgb_factors_bias = nano_table()
+        return half
