@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,22 @@ _COMPONENTS = {np.dtype("u1"): UINT8, np.dtype("<u2"): UINT16, np.dtype("<u4"): 
 _SHAPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
 
-def save_glb(path: str | Path, motion: BodyMotion, model: BodyModel, floor: bool = True) -> None:
+def save_glb(
+    path: str | Path,
+    motion: BodyMotion,
+    model: BodyModel,
+    floor: bool = True,
+    joint_names: Sequence[str] = JOINT_NAMES,
+) -> None:
     """Writes the moving body; floor=True puts the lowest point of the clip at height 0 and the start at the origin."""
-    content = glb_bytes(motion, model, floor)
+    content = glb_bytes(motion, model, floor, joint_names)
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 
-def glb_bytes(motion: BodyMotion, model: BodyModel, floor: bool = True) -> bytes:
+def glb_bytes(
+    motion: BodyMotion, model: BodyModel, floor: bool = True, joint_names: Sequence[str] = JOINT_NAMES
+) -> bytes:
     model, motion = model.to("cpu"), motion.to("cpu")
     check_same_body(model, motion)
     upright = in_frame(motion, model, "yup")
@@ -52,10 +61,18 @@ def glb_bytes(motion: BodyMotion, model: BodyModel, floor: bool = True) -> bytes
     root = (joints[0] + upright.transl).numpy()  # (F, 3)
     document = {
         "asset": {"version": "2.0", "generator": "ComfyUI-CoMoVi"},
-        "extras": {"body_model": motion.body_model, "fps": motion.fps, "frames": len(motion)},
+        "extras": {
+            "body_model": motion.body_model,
+            "betas": _floats(motion.betas.numpy()),
+            "fps": motion.fps,
+            "frames": len(motion),
+        },
         "scene": 0,
         "scenes": [{"nodes": [0, NUM_JOINTS]}],
-        "nodes": [*_joint_nodes(model, joints, quaternions[0], root[0]), {"name": "body", "mesh": 0, "skin": 0}],
+        "nodes": [
+            *_joint_nodes(model, joints, quaternions[0], root[0], joint_names),
+            {"name": "body", "mesh": 0, "skin": 0},
+        ],
         "meshes": [{"name": "body", "primitives": [_primitive(buffer, model, upright.betas)]}],
         "skins": [_skin(buffer, joints)],
         "animations": [_animation(buffer, quaternions, root, motion.fps)],
@@ -69,12 +86,14 @@ def _quaternions(rotations: Tensor) -> np.ndarray:
     return quaternions.numpy().astype("<f4")
 
 
-def _joint_nodes(model: BodyModel, joints: Tensor, quaternions: np.ndarray, root: np.ndarray) -> list[dict[str, Any]]:
+def _joint_nodes(
+    model: BodyModel, joints: Tensor, quaternions: np.ndarray, root: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
     """One node per joint, posed as in the first frame; the mesh is bound to the T-pose by the skin."""
     nodes: list[dict[str, Any]] = []
     for joint, parent in enumerate(model.parents):
         offset = root if parent < 0 else (joints[joint] - joints[parent]).numpy()
-        node = {"name": JOINT_NAMES[joint], "translation": _floats(offset), "rotation": _floats(quaternions[joint])}
+        node = {"name": names[joint], "translation": _floats(offset), "rotation": _floats(quaternions[joint])}
         children = [child for child, its_parent in enumerate(model.parents) if its_parent == joint]
         nodes.append({**node, "children": children} if children else node)
     return nodes

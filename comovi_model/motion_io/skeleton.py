@@ -1,0 +1,276 @@
+"""A foreign skeleton in motion, and the motion of our body that follows it: retargeting with rest-pose correction.
+
+Letters: F frames, N joints of the foreign skeleton, J = 24 joints of SMPL.
+
+Every joint of ours takes over how far its foreign joint has turned from the foreign rest pose, after a constant
+correction that lays our rest bones along the foreign rest bones. So bones point where the foreign ones point, whether
+the foreign rest pose is a T, an A or anything else; how a limb is twisted about itself is counted from the rest pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..body.motion import NUM_BETAS, BodyMotion
+from ..body.parts import JOINT_NAMES, NUM_JOINTS, PARENTS
+from ..body.smpl import BodyModel, rest_joints
+from ..errors import ComoviError
+from .names import match_joints
+
+EXACT = 1e-3  # metres: bones that agree so well were written from this body
+LENGTH_SCATTER = 0.02  # metres, of foreign bone lengths against ours; the weight of shape parameters is 1
+SHAPE_ROUNDS = 12
+LEG = (1, 4, 7), (2, 5, 8)
+HUMAN_HEIGHTS = (0.8, 2.5)  # metres, from the ankles to the head joint or neck, generously
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """World axes y up, right-handed, metres (after `in_our_axes`)."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]  # parents[i] < i
+    rest: np.ndarray  # (N, 3) positions in the rest pose
+    turns: np.ndarray  # (F, N, 3, 3) world rotation of each joint away from the rest pose
+    places: np.ndarray  # (F, N, 3) world positions
+    fps: float
+
+
+def retarget(
+    skeleton: Skeleton,
+    body: BodyModel,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    betas: torch.Tensor | None = None,
+    shape: str = "fit",
+) -> tuple[BodyMotion, list[str]]:
+    """-> motion of `body` in frame "yup", and notes. shape "fit" finds betas from the bones, "mean" leaves them 0."""
+    match = match_joints(skeleton.names, skeleton.parents, mapping)
+    notes: list[str] = []
+    if betas is None:
+        betas, note = _shape_of(skeleton, match, body) if shape == "fit" else (torch.zeros(NUM_BETAS), "")
+        notes += [note] if note else []
+    joints = rest_joints(body, betas).double().cpu().numpy()  # (J, 3)
+    correction = _corrections(joints, skeleton.rest, match)  # (J, 3, 3)
+    world = np.empty((len(skeleton.turns), NUM_JOINTS, 3, 3))
+    local = np.empty_like(world)
+    for joint, parent in enumerate(PARENTS):
+        source = match[joint]
+        world[:, joint] = skeleton.turns[:, source] @ correction[joint] if source >= 0 else world[:, parent]
+        local[:, joint] = world[:, joint] if parent < 0 else world[:, parent].transpose(0, 2, 1) @ world[:, joint]
+    scale = _leg_length(joints, range(NUM_JOINTS)) / max(_leg_length(skeleton.rest, match), 1e-9)
+    if abs(scale - 1) < 0.01:
+        scale = 1.0
+    else:
+        notes.append(f"the path was scaled by {scale:.3f}, as the legs of this body differ from the file's")
+    unmatched = [JOINT_NAMES[joint] for joint in range(NUM_JOINTS) if match[joint] < 0]
+    if unmatched:
+        notes.append(f"no joint of the file moves {', '.join(unmatched)}; they keep their rest rotation")
+    largest = np.degrees(np.arccos(np.clip((np.trace(correction, axis1=1, axis2=2) - 1) / 2, -1, 1))).max()
+    if largest > 5:
+        notes.append(f"the file's rest pose differs from a T-pose by up to {largest:.0f} degrees; corrected per bone")
+    motion = BodyMotion(
+        rotations=torch.from_numpy(local),
+        betas=betas.float().cpu(),
+        transl=torch.from_numpy(scale * skeleton.places[:, match[0]] - joints[0]),
+        frame="yup",
+        fps=skeleton.fps,
+        body_model=body.name,
+    )
+    return motion, notes
+
+
+def _corrections(joints: np.ndarray, rest: np.ndarray, match: list[int]) -> np.ndarray:
+    """(J, 3, 3): turn each of our rest bones onto the file's."""
+    result = np.tile(np.eye(3), (NUM_JOINTS, 1, 1))
+    for joint, parent in enumerate(PARENTS):
+        inherited = result[parent] if parent >= 0 else np.eye(3)
+        ours, theirs = [], []
+        for child in _bones_from(joint, match):
+            bone = rest[match[child]] - rest[match[joint]] if match[joint] >= 0 else np.zeros(3)
+            if np.linalg.norm(bone) > 1e-5:
+                ours.append(_unit(joints[child] - joints[joint]))
+                theirs.append(_unit(bone))
+        if len(ours) >= 2:
+            result[joint] = best_rotation(np.array(ours), np.array(theirs), inherited)
+        elif ours:
+            result[joint] = swing(inherited @ ours[0], theirs[0]) @ inherited
+        else:
+            result[joint] = inherited
+    return result
+
+
+def _bones_from(joint: int, match: list[int]) -> list[int]:
+    """The joints that show how this one is turned: its children, or for the trunk also what lies further on."""
+    children = [child for child, parent in enumerate(PARENTS) if parent == joint and match[child] >= 0]
+    apart = [child for child in children if match[child] != match[joint]]
+    return apart or [child for middle in children for child in _bones_from(middle, match)]
+
+
+def swing(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Unit vectors (3,) -> the smallest rotation that takes start to end."""
+    cross, cosine = np.cross(start, end), float(start @ end)
+    if cosine < -1 + 1e-9:
+        side = np.cross(start, np.eye(3)[np.abs(start).argmin()])
+        side /= np.linalg.norm(side)
+        return 2 * np.outer(side, side) - np.eye(3)
+    if np.linalg.norm(cross) < 1e-6:  # written from this very body: keep the identity exact
+        return np.eye(3)
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    return np.eye(3) + skew + skew @ skew / (1 + cosine)
+
+
+def best_rotation(ours: np.ndarray, theirs: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Vectors (n, 3) each -> R with R @ ours = theirs at best (Kabsch); `like` decides what they leave open."""
+    if np.abs(ours @ like.T - theirs).max() < 1e-6:
+        return like
+    sum_of_outer = theirs.T @ ours + 1e-4 * like
+    left, _, right = np.linalg.svd(sum_of_outer)
+    sign = np.sign(np.linalg.det(left @ right))
+    return left @ np.diag([1, 1, sign]) @ right
+
+
+def _shape_of(skeleton: Skeleton, match: list[int], body: BodyModel) -> tuple[torch.Tensor, str]:
+    """betas whose bones are the file's: exactly where the file was written from this body, else by lengths."""
+    if body.num_betas == 0:
+        return torch.zeros(NUM_BETAS), ""
+    count = min(NUM_BETAS, body.num_betas)
+    mean = rest_joints(body, torch.zeros(1)).double().cpu().numpy()
+    unit = rest_joints(body, torch.eye(NUM_BETAS)[:count]).double().cpu().numpy() - mean  # (K, J, 3)
+    bones = [(j, p) for j, p in enumerate(PARENTS) if p >= 0 and match[j] >= 0 and match[p] >= 0]
+    bones = [(j, p) for j, p in bones if match[j] != match[p]]
+    ends, starts = [j for j, _ in bones], [p for _, p in bones]
+    theirs = skeleton.rest[[match[j] for j in ends]] - skeleton.rest[[match[p] for p in starts]]  # (n, 3)
+    base, slopes = mean[ends] - mean[starts], unit[:, ends] - unit[:, starts]
+    solution = np.linalg.lstsq(slopes.reshape(count, -1).T, (theirs - base).ravel(), rcond=1e-6)[0]
+    residual = np.abs(base + np.tensordot(solution, slopes, 1) - theirs).max()
+    betas = torch.zeros(NUM_BETAS)
+    if residual < EXACT and np.abs(solution).max() < 20:
+        betas[:count] = torch.from_numpy(solution)
+        return betas, "bone offsets match this body; its shape was recovered from them"
+    lengths = np.linalg.norm(theirs, axis=1)
+    value = np.zeros(count)
+    for _ in range(SHAPE_ROUNDS):
+        vectors = base + np.tensordot(value, slopes, 1)
+        now = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
+        jacobian = (slopes * (vectors / now[:, None])).sum(-1).T / LENGTH_SCATTER  # (n, K)
+        error = (lengths - now) / LENGTH_SCATTER
+        value += np.linalg.solve(jacobian.T @ jacobian + np.eye(count), jacobian.T @ error - value)
+        value = np.clip(value, -3, 3)
+    betas[:count] = torch.from_numpy(value)
+    off = np.abs(np.linalg.norm(base + np.tensordot(value, slopes, 1), axis=1) - lengths).mean()
+    return betas, f"body shape fitted to the file's bone lengths (they differ by {1000 * off:.0f} mm on average)"
+
+
+def _leg_length(positions: np.ndarray, match: range | list[int]) -> float:
+    legs = [[positions[match[joint]] for joint in leg] for leg in LEG]
+    return float(sum(np.linalg.norm(b - a) + np.linalg.norm(c - b) for a, b, c in legs) / 2)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "dm": 0.1, "foot": 0.3048}
+UPS = {"y": "yup", "z": "zup", "yup": "yup", "zup": "zup", "camera": "camera", "x": "xup"}
+_TURNS = {  # to y up
+    "yup": np.eye(3),
+    "zup": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "camera": np.diag([1.0, -1, -1]),
+    "xup": np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]),
+}
+
+
+def in_our_axes(
+    skeleton: Skeleton,
+    *,
+    units: str | float | None = None,
+    up: str | None = None,
+    handedness: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    stated_units: float | None = None,
+    stated_up: str | None = None,
+) -> tuple[Skeleton, list[str]]:
+    """Metres, y up, right-handed. What is not given is what the file states, or is told from the rest pose."""
+    match = match_joints(skeleton.names, skeleton.parents, mapping)
+    _, up_name, up_note = _up_axis(skeleton, match, up, stated_up)
+    turned = turned_axes(skeleton, _TURNS[up_name])
+    mirrored, hand_note = _is_mirrored(turned, match, handedness)
+    turned = _mirror(turned) if mirrored else turned
+    factor, unit_note = _unit_factor(turned, match, units, stated_units)
+    scaled = replace(turned, rest=turned.rest * factor, places=turned.places * factor)
+    return scaled, [f"{unit_note}, {up_note}, {hand_note}"]
+
+
+def turned_axes(skeleton: Skeleton, turn: np.ndarray) -> Skeleton:
+    """The same skeleton in other axes: positions turn @ x, rotations turn R turn^T."""
+    turns = turn @ skeleton.turns @ turn.T
+    return replace(skeleton, rest=skeleton.rest @ turn.T, turns=turns, places=skeleton.places @ turn.T)
+
+
+def _mirror(skeleton: Skeleton) -> Skeleton:
+    return turned_axes(skeleton, np.diag([-1.0, 1, 1]))
+
+
+def _up_axis(skeleton: Skeleton, match: list[int], given: str | None, stated: str | None) -> tuple[int, str, str]:
+    if given is not None or stated is not None:
+        name = UPS.get(str(given or stated).lower())
+        if name is None:
+            raise ComoviError(f"up must be one of {', '.join(UPS)}, got {given!r}.")
+        return 0, name, f"{name} axes ({'given' if given else 'stated by the file'})"
+    rest = skeleton.rest
+    feet = (rest[match[7]] + rest[match[8]]) / 2
+    spine = rest[match[0]] - feet
+    axis = int(np.abs(spine).argmax())
+    if axis == 0:
+        name = "xup"
+    elif axis == 1:
+        name = "yup" if spine[1] >= 0 else "camera"
+    else:
+        name = "zup"
+    return axis, name, f"{name} axes (told from the rest pose)"
+
+
+def _is_mirrored(skeleton: Skeleton, match: list[int], given: str | None) -> tuple[bool, str]:
+    """In right-handed axes left x up is forward, where the toes point."""
+    if given is not None:
+        if given not in ("left", "right"):
+            raise ComoviError(f"handedness must be left or right, got {given!r}.")
+        return given == "left", f"{given}-handed (given)"
+    rest = skeleton.rest
+    left = rest[match[1]] - rest[match[2]]
+    forward = np.cross(left, np.array([0.0, 1, 0]))
+    toes = sum(
+        (rest[match[foot]] - rest[match[ankle]] for ankle, foot in ((7, 10), (8, 11)) if match[foot] >= 0), np.zeros(3)
+    )
+    strength = float(forward @ toes) / max(float(np.linalg.norm(forward) * np.linalg.norm(toes)), 1e-12)
+    if strength < -0.5:
+        return True, "left-handed (the toes point backwards otherwise), mirrored to right-handed"
+    return False, "right-handed"
+
+
+def _unit_factor(
+    skeleton: Skeleton, match: list[int], given: str | float | None, stated: float | None
+) -> tuple[float, str]:
+    """Metres per unit of the file."""
+    if given is not None:
+        factor = UNITS.get(given, 0.0) if isinstance(given, str) else float(given)
+        if not 1e-6 <= factor <= 1e3:
+            raise ComoviError(f"units must be one of {', '.join(UNITS)} or metres per unit, got {given!r}.")
+        return factor, f"units {given} (given)"
+    rest = skeleton.rest
+    top = match[15] if match[15] >= 0 else match[12] if match[12] >= 0 else match[16]
+    height = float(rest[top][1] - (rest[match[7]][1] + rest[match[8]][1]) / 2)
+    if not height > 1e-6:  # lying or collapsed rest pose: legs and a fixed proportion
+        height = max(_leg_length(rest, match) * 1.75, 1e-6)
+    if stated is not None and HUMAN_HEIGHTS[0] / 4 <= height * stated <= HUMAN_HEIGHTS[1] * 4:
+        return stated, f"{stated:g} m per unit (stated by the file)"
+    for name in ("m", "cm", "inch", "mm", "dm"):
+        if HUMAN_HEIGHTS[0] <= height * UNITS[name] <= HUMAN_HEIGHTS[1]:
+            return UNITS[name], f"units {name} (told from the size of the rest pose)"
+    factor = 1.55 / height
+    return factor, f"{factor:.4g} m per unit (no usual unit gives a human size, so a person of 1.7 m is assumed)"
