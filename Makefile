@@ -1,5 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`. README.md gives the plain commands.
 #   make demo ARGS='--prompt "a woman jumps" --seed 3'      make test ARGS='-k house'      make demo PYTHON=python3.12
+#   make comfyui ARGS='--port 8200'      make test-comfyui COMFYUI_PATH=/path/to/ComfyUI
 
 VENV ?= .venv
 ARGS ?=
@@ -11,19 +12,32 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 
-.PHONY: demo test lint clean help
+.PHONY: demo comfyui test test-comfyui node-snapshot lint clean help
 
 help:
-	@echo "make demo    make a clip with the embedded model, in ./comovi_demo"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
-	@echo "make clean   remove the environment $(VENV) and caches"
+	@echo "make demo           make a clip with the embedded model, in ./comovi_demo"
+	@echo "make comfyui        start your ComfyUI (COMFYUI_PATH, or ~/comfy/ComfyUI) with this pack, open on a workflow"
+	@echo "make test           run the tests, those on a real ComfyUI too when one is found"
+	@echo "make test-comfyui   run only the tests on a real ComfyUI"
+	@echo "make node-snapshot  note new nodes and inputs in the schema snapshot, after which they may not change"
+	@echo "make lint           ruff and mypy"
+	@echo "make clean          remove the environment $(VENV) and caches"
 
 demo: $(VENV)/.ready-run
 	$(VENV)/bin/comovi demo --out comovi_demo --overwrite $(ARGS)
 
 test: $(VENV)/.ready-test
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# The servers of these tests run on ComfyUI's own Python; the tests themselves on ours.
+test-comfyui: $(VENV)/.ready-test
+	$(VENV)/bin/python -m pytest tests/comfyui $(ARGS)
+
+node-snapshot: $(VENV)/.ready-test
+	$(VENV)/bin/python -m pytest tests/comfyui/test_schema.py -k snapshot --write-snapshot $(ARGS)
+
+comfyui:
+	$(PYTHON) tools/start_comfyui.py $(ARGS)
 
 # mypy wants a folder called like the package, and a checkout may have any name: it looks through a symbolic link.
 lint: $(VENV)/.ready-dev

@@ -57,7 +57,7 @@ def _first(places: list[tuple[str, str | None]]) -> Search:
                 f"{name}: ComfyUI, but no Python that can run it (no .venv, no venv, and none in COMFYUI_PYTHON)"
             )
         else:
-            looked.append(f"{name}: found")
+            looked.append(f"{name}: ComfyUI")
             return Search(Install(home, python, read_version(home)), tuple(looked))
         if variable:
             break  # a place that a person named is not quietly replaced by another

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
-import sys
 from pathlib import Path
 
+from .comfyui_install import find_comfyui, find_old_comfyui
+
+OLDEST = [0, 3, 64]  # of ComfyUI
 NEEDED = {  # distribution: what it is for
     "torch": "runs the model",
     "numpy": "arrays",
@@ -152,19 +153,36 @@ def _asset_line(path: Path, purpose: str) -> str:
 
 def _comfyui() -> list[str]:
     package = Path(__file__).resolve().parent.parent
+    lines = []
+    for search, role in ((find_comfyui(), "used by tests and make comfyui"), (find_old_comfyui(), "oldest for tests")):
+        if search.install is None:
+            lines.append(f"none {role}; looked: {'; '.join(search.looked)}")
+            continue
+        home, version = search.install.home, search.install.version
+        lines.append(f"{home} {_version_note(version)}, {role}; its Python is {search.install.python}")
+        copies = _copies(home, package)
+        lines += [f"  this pack is in its custom_nodes as {name}" for name in copies]
     if package.parent.name == "custom_nodes":
-        home = package.parent.parent
-        return [f"this copy is a custom node of the ComfyUI at {home} {_comfyui_version(home)}".rstrip()]
-    spec = importlib.util.find_spec("comfy") if "comfy" not in sys.modules else sys.modules["comfy"].__spec__
-    if spec is not None and spec.submodule_search_locations:
-        home = Path(next(iter(spec.submodule_search_locations))).parent
-        return [f"importable from {home} {_comfyui_version(home)}".rstrip()]
+        lines.append(f"this copy is a custom node of the ComfyUI at {package.parent.parent}")
+    lines.append("the comovi command needs no ComfyUI; to use this copy in one, clone it into its custom_nodes folder,")
+    lines.append("  or: make comfyui, which shows it to your ComfyUI without writing there")
+    return lines
+
+
+def _version_note(version: str) -> str:
+    """A version with a warning when it is older than what the nodes were tested with."""
+    if not version:
+        return "(version unknown)"
+    numbers = [int(part) for part in version.split(".") if part.isdigit()]
+    return f"{version} (too old: {'.'.join(map(str, OLDEST))} is needed)" if numbers < OLDEST else version
+
+
+def _copies(home: Path, package: Path) -> list[str]:
+    """Folder names below custom_nodes that are this checkout, or another copy of this pack."""
+    nodes = home / "custom_nodes"
+    entries = sorted(nodes.iterdir()) if nodes.is_dir() else []
     return [
-        "not found; the comovi command does not need it. To use this copy inside ComfyUI, clone it to custom_nodes/"
+        entry.name if entry.resolve() == package else f"{entry.name} (another copy)"
+        for entry in entries
+        if entry.resolve() == package or (entry / "comovi_model" / "comfyui_install.py").is_file()
     ]
-
-
-def _comfyui_version(home: Path) -> str:
-    file = home / "comfyui_version.py"
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return f"(version {text.split(chr(34))[1]})" if text.count('"') >= 2 else ""

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +25,9 @@ from PIL import Image
 
 PACKAGE = Path(comfyui_comovi.__file__).resolve().parent
 HERE = Path(__file__).resolve().parent
-FOLDER_NAME = "ComfyUI-CoMoVi main-1.x"  # a folder may be called anything: dashes, a dot and a space are common
+FOLDER_NAME = "ComfyUI-CoMoVi-main.v2"  # a folder may be called anything: dashes and dots are common
+# What may never stand in a server's log beside our folder's name.
+COMPLAINTS = re.compile(r"deprecat|FutureWarning|IMPORT FAILED|Cannot import", re.IGNORECASE)
 START_LIMIT = 180  # seconds; 7 on a quiet machine
 SILENCE_LIMIT = 240  # seconds without a word from the server during a prompt
 

@@ -23,7 +23,6 @@ none the tests skip and say so. COMFYUI_TEST_FLAGS replaces ``--cpu``, e.g. by n
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,12 +39,14 @@ import comfy_server
 
 CLIENT = Path(comfyui_comovi.__file__).parent / "workflows" / "comovi_client.py"
 SEARCHES = {"new": find_comfyui, "old": find_old_comfyui}
-# What may never stand in a server's log beside our folder's name.
-COMPLAINTS = re.compile(r"deprecat|FutureWarning|IMPORT FAILED|Cannot import", re.IGNORECASE)
 
 
 def default_flags() -> tuple[str, ...]:
     return tuple(os.environ.get("COMFYUI_TEST_FLAGS", "--cpu").split())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-snapshot", action="store_true", help="note new nodes in schema_snapshot.json")
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -101,7 +102,7 @@ class Servers:
             if not isinstance(server, Exception):
                 server.stop()
                 lines = [line for line in server.log().splitlines() if comfy_server.FOLDER_NAME in line]
-                complaints += [f"{role}: {line}" for line in lines if COMPLAINTS.search(line)]
+                complaints += [f"{role}: {line}" for line in lines if comfy_server.COMPLAINTS.search(line)]
         return complaints
 
 
@@ -147,3 +148,11 @@ def start_comfyui(comfyui_servers):
 @pytest.fixture(scope="session")
 def Graph() -> type[comfy_graph.Graph]:
     return comfy_graph.Graph
+
+
+@pytest.fixture(scope="session")
+def nano():
+    """``nano(server, **options)``: a graph with all nodes up to the latent, ready to sample."""
+    import nano_graph  # torch and the nano start are needed only here
+
+    return nano_graph.NanoGraph.begin
