@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..comovi_model.errors import ComoviError
+from .choices import listed
 from .latents import Latent, check_samples
 from .native.latent_format import CHANNELS, HALF
 from .native.model import GIVEN_CLEAN
@@ -133,6 +134,10 @@ class GiveHalf(io.ComfyNode):
                 io.Latent.Output("latent_out", display_name="latent"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, half: str | None = None, manner: str | None = None) -> bool | str:
+        return listed(cls, {"half": half, "manner": manner})
 
     @classmethod
     def execute(

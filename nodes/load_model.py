@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
+from .choices import listed
 from .native.load import NANO, WEIGHT_DTYPES, load_patcher
 from .native.network import BRANCHES
 from .schema import ADVANCED, make_schema
@@ -53,6 +55,20 @@ class LoadModel(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="Samples latents of 96 channels: video and motion map.")],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, model_name: str | None = None, weight_dtype: str | None = None, branches: str | None = None
+    ) -> bool | str:
+        return listed(cls, {"model_name": model_name, "weight_dtype": weight_dtype, "branches": branches})
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_: Any) -> str:
+        """A file that was exchanged under its old name is loaded again."""
+        if model_name == NANO:
+            return model_name
+        status = os.stat(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
+        return f"{model_name} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str, branches: str) -> io.NodeOutput:
