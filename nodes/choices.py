@@ -20,7 +20,7 @@ def listed(node: type[io.ComfyNode], values: Mapping[str, Any]) -> bool | str:
     for name, value in values.items():
         options = inputs[name].options
         if value is not None and value not in options:
-            return f"{name} {_short(value)} is not in the list; choose {_some_of(options)}."
+            return f"{name} {_short(value)} is not in the list; {_some_of(options)}."
     return True
 
 
@@ -31,4 +31,6 @@ def _short(value: Any) -> str:
 
 def _some_of(options: list[str]) -> str:
     shown = ", ".join(options[:SHOWN])
-    return shown if len(options) <= SHOWN else f"one of its {len(options)} entries ({shown}, …)"
+    if not options:
+        return "there are no files for it yet"
+    return f"choose {shown}" if len(options) <= SHOWN else f"choose one of its {len(options)} entries ({shown}, …)"

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..comovi_model.body.upright import levelled
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, read_motion, write_motion
+from ..comovi_model.nano.examples import EXAMPLES, example_motion
 from .choices import listed
 from .frames import check_interrupt
 from .output_files import next_file, prefix_problem
@@ -20,14 +21,14 @@ READABLE = {row.suffix for row in FORMATS.values() if row.reads} - {".zip"} | {"
 WRITABLE = [row.name for row in FORMATS.values() if row.writes]
 DEEPEST, MOST_FILES = 5, 5000  # of what is looked through below a folder, so that a full disk does not stop the menu
 AS_IN_FILE, OUTPUT = "as in the file", " [output]"
-NO_FILES = "(put a motion file into ComfyUI's input folder)"
+EXAMPLE_FILES = {f"{name} (example)": name for name in EXAMPLES}  # come with this pack
 
 
 def motion_files() -> list[str]:
-    """Motion files below the input folder, then those below the output folder, marked as the core marks them."""
+    """Motion files below the input folder, those below the output folder, marked as the core marks them, examples."""
     own = sorted(_below(folder_paths.get_input_directory()))
     made = sorted(_below(folder_paths.get_output_directory()))
-    return [*own, *(name + OUTPUT for name in made)] or [NO_FILES]
+    return [*own, *(name + OUTPUT for name in made), *EXAMPLE_FILES]
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -48,7 +49,7 @@ def _below(folder: str) -> Iterator[str]:
 
 def file_path(choice: str) -> str:
     """The path of an entry of motion_files."""
-    if choice not in motion_files() or choice == NO_FILES:
+    if choice not in motion_files():
         raise ComoviError(f"file {choice[:120]!r} is not in ComfyUI's input folder; put a motion file there.")
     return folder_paths.get_annotated_filepath(choice)
 
@@ -67,7 +68,8 @@ class LoadMotion(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=motion_files(),
-                    tooltip="Press R in the browser after you have put a new file there.",
+                    tooltip="A motion file of the input or output folder, or an example of this pack. Press R in the "
+                    "browser after you have put a new file there.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -101,11 +103,16 @@ class LoadMotion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file, **others):
+        if file in EXAMPLE_FILES:
+            return file
         status = os.stat(file_path(file))
         return f"{file} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod
     def execute(cls, file, fps, up_axis, body=None) -> io.NodeOutput:
+        if file in EXAMPLE_FILES:
+            motion = example_motion(EXAMPLE_FILES[file])
+            return io.NodeOutput(motion, f"an example: {len(motion)} frames at {motion.fps:g} per second, axes yup")
         overrides = {"fps": fps or None, "up": None if up_axis == AS_IN_FILE else up_axis}
         given = {name: value for name, value in overrides.items() if value is not None}
         found = read_motion(file_path(file), body=body, **given)
