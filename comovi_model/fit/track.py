@@ -1,0 +1,163 @@
+"""Follows a person from frame to frame, and repairs what was lost. Letters: F frames, J = 24 joints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from .observation import Observation
+from .priors import prediction_spread
+from .score import LIMBS, Score, score_poses
+from .search import best_of, pick, search_limb
+from .solve import Pull, expecting, fit_poses
+from .surface import Pose, Subject
+from .terms import COARSE, FINE, Stage
+
+MOMENTUM = 0.7  # of the last step that the prediction repeats
+FINE_STEPS = 5
+LOST = (1.15, 0.03)  # a limb is searched for above this factor and this sum over its usual cost
+LARGEST_SHARE = 0.4  # of the frames whose limbs are searched for
+SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.012, (1.12, 0.02)
+
+
+@dataclass
+class Track:
+    """The poses found so far, and how well they fit."""
+
+    subject: Subject
+    seen: Observation
+    pose: Pose  # (F)
+    score: Tensor  # (F,)
+    limbs: Tensor  # (F, 4)
+    overlap: Tensor  # (F,)
+    empty: Tensor  # (F,) bool: no person to be seen
+    fine: Stage = FINE
+    searches: int = 0
+    on_frame: Callable[[], None] = field(default=lambda: None)
+
+    def at(self, frame: int) -> Pose:
+        return self.pose[[frame]]
+
+    def score_at(self, frame: int) -> Score:
+        index = [frame]
+        return Score(self.score[index], self.limbs[index], self.overlap[index])
+
+    def put(self, frame: int, pose: Pose, score: Score) -> None:
+        self.pose.rotations[frame], self.pose.transl[frame] = pose.rotations[0], pose.transl[0]
+        self.score[frame], self.limbs[frame] = score.mean[0], score.limbs[0]
+        self.overlap[frame] = score.overlap[0]
+
+    def rescore(self) -> None:
+        every = torch.arange(len(self.pose), device=self.score.device)
+        score = score_poses(self.subject, self.seen, every, self.pose)
+        self.score, self.limbs, self.overlap = score.mean, score.limbs, score.overlap
+
+
+def empty_track(subject: Subject, seen: Observation, empty: Tensor, fine: Stage = FINE) -> Track:
+    frames, device = len(seen), subject.rest_joints.device
+    rotations = torch.eye(3, device=device).expand(frames, 24, 3, 3).clone()
+    large = torch.full((frames,), 2.0, device=device)
+    return Track(
+        subject, seen, Pose(rotations, torch.zeros(frames, 3, device=device)),
+        large, large[:, None].expand(-1, 4).clone(), torch.zeros(frames, device=device), empty, fine,
+    )  # fmt: skip
+
+
+def predict(last: Pose, before: Pose | None) -> Pose:
+    """The pose (1) after `last` if the movement slows down a little."""
+    if before is None:
+        return last
+    turn = matrix_to_axis_angle(before.rotations.transpose(-1, -2) @ last.rotations)
+    turn = turn * (0.6 / turn.norm(dim=-1, keepdim=True).clamp_min(0.6))
+    step = MOMENTUM * (last.transl - before.transl)
+    return Pose(last.rotations @ axis_angle_to_matrix(MOMENTUM * turn), last.transl + step)
+
+
+def follow(track: Track, start: int, direction: int) -> None:
+    """Fits frames after (direction 1) or before (-1) `start`, whose pose is known."""
+    usual = track.limbs[start].clone()
+    frame, before = start, None
+    budget = max(2, round(LARGEST_SHARE * len(track.seen)))
+    while 0 <= frame + direction < len(track.seen):
+        last, frame = track.at(frame), frame + direction
+        guess = predict(last, before)
+        track.on_frame()
+        if bool(track.empty[frame]):
+            track.put(frame, last, track.score_at(frame))
+            before = None
+            continue
+        at = torch.tensor([frame], device=last.transl.device)
+        pose = fit_poses(track.subject, track.seen, at, guess, COARSE, 1, expecting(guess, 1.5, 0.3))
+        pose = fit_poses(track.subject, track.seen, at, pose, track.fine, FINE_STEPS, expecting(guess, 1.0, 0.3))
+        score = score_poses(track.subject, track.seen, at, pose)
+        lost = [limb for limb in range(len(LIMBS)) if score.limbs[0, limb] > LOST[0] * usual[limb] + LOST[1]]
+        if lost and budget > 0:
+            budget -= 1
+            worst = max(lost, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
+            pose, score = find_limb(track, frame, pose, score, worst, [last, guess])
+        track.put(frame, pose, score)
+        # The usual cost follows slowly, and hardly upwards: what stays lost must not become usual.
+        rise = score.limbs[0] - usual
+        usual += torch.where(rise > 0, 0.05, 0.3) * rise
+        before = last
+
+
+def find_limb(track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose]) -> tuple[Pose, Score]:
+    """Searches one limb and, if that helped, fits the whole body once more."""
+    track.searches += 1
+    found, found_score, better = search_limb(track.subject, track.seen, frame, pose, score, limb, hints, track.fine)
+    if not better:
+        return pose, score
+    at = torch.tensor([frame], device=pose.transl.device)
+    again = fit_poses(track.subject, track.seen, at, found, track.fine, 3, Pull(0.3, found, prediction_spread(2), 0.06))
+    again_score = score_poses(track.subject, track.seen, at, again)
+    return (again, again_score) if again_score.mean[0] < found_score.mean[0] else (found, found_score)
+
+
+def sweep(track: Track, direction: int, searching: bool = True) -> int:
+    """Lets doubtful frames learn from their neighbour; -> how many were improved."""
+    frames = len(track.seen)
+    order = range(1, frames) if direction > 0 else range(frames - 2, -1, -1)
+    known = ~track.empty
+    if int(known.sum()) < 2:
+        return 0
+    level = torch.quantile(track.score[known], SWEEP_PERCENTILE) + SWEEP_SCORE
+    usual = SWEEP_LIMB[0] * torch.quantile(track.limbs[known], SWEEP_PERCENTILE, dim=0) + SWEEP_LIMB[1]
+    improved, budget = 0, max(2, round(0.5 * LARGEST_SHARE * frames))
+    for frame in order:
+        neighbour = frame - direction
+        if bool(track.empty[frame]) or bool(track.empty[neighbour]):
+            continue
+        doubtful = [limb for limb in range(len(LIMBS)) if track.limbs[frame, limb] > usual[limb]]
+        if not doubtful and track.score[frame] <= level:
+            continue
+        track.on_frame()
+        own, other = track.at(frame), track.at(neighbour)
+        options = [other]
+        for limb in doubtful:
+            mixed = own.rotations.clone()
+            mixed[:, list(LIMBS[limb])] = other.rotations[:, list(LIMBS[limb])]
+            options.append(Pose(mixed, own.transl))
+        at = torch.tensor([frame], device=own.transl.device)
+        option, _ = best_of(track.subject, track.seen, frame, options)
+        option = fit_poses(track.subject, track.seen, at, option, COARSE, 1, expecting(option, 2.0, 0.3))
+        option = fit_poses(track.subject, track.seen, at, option, track.fine, 4, expecting(option, 2.0, 0.3))
+        pose, score = best_of(track.subject, track.seen, frame, [own, option])
+        if score.mean[0] > track.score[frame] - 0.002:
+            pose, score = own, track.score_at(frame)
+        if searching and budget > 0 and doubtful:
+            worst = max(doubtful, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
+            if score.limbs[0, worst] > usual[worst] + 0.02:
+                budget -= 1
+                pose, score = find_limb(track, frame, pose, score, worst, [other])
+        if score.mean[0] < track.score[frame] - 0.002:
+            track.put(frame, pose, score)
+            improved += 1
+    return improved
+
+
+__all__ = ["Track", "empty_track", "find_limb", "follow", "pick", "predict", "sweep"]
