@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from .frames import Steps, check_interrupt, frames_of
@@ -39,13 +41,14 @@ class MotionFromMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion_map, start_pose, body, fps) -> io.NodeOutput:
-        from ..comovi_model.fit import fit_motion_map
+        from ..comovi_model.fit.fit_map import fit_motion_map
 
         frames = frames_of(motion_map, "motion_map")
         start = start_pose.slice(0, 1)
         check_interrupt()
         result = fit_motion_map(frames, body, start, fps=fps, on_progress=Steps(len(frames)))
-        return io.NodeOutput(result.motion, "\n".join(result.report()))
+        motion = replace(result.motion, provenance={**start.provenance, **result.motion.provenance})
+        return io.NodeOutput(motion, "\n".join(result.report()))
 
 
 NODES = [MotionFromMap]

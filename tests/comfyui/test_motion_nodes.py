@@ -20,6 +20,7 @@ from comfyui_comovi.comovi_model.body.map_colours import silhouette, to_uint8
 from comfyui_comovi.comovi_model.body.map_render import render_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.named_poses import pose_names
+from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES, ActionRequest
 from comfyui_comovi.comovi_model.nano.people import load_nano_body as drawn_body
 from comfyui_comovi.comovi_model.nano.scene import HEIGHT, WIDTH, sample_scene
@@ -450,3 +451,23 @@ def test_the_stop_button_works_while_a_map_is_drawn(comfyui, Graph, motion):
     again = Graph()
     shown = again.save_images(draw(again, load(again, upload(comfyui, motion, "map.npz")), body(again)))
     assert len(comfyui.run(again).files(shown)) == len(motion)
+
+
+def test_a_motion_is_read_from_its_map(comfyui, Graph, motion):
+    g = Graph()
+    who = body(g)
+    truth = load(g, upload(comfyui, motion, "truth.npz"))
+    start = g.add("CoMoVi_StartPose", body=who, pose="from motion", **VIEW, motion=truth, frame_index=0)
+    shown = draw(g, truth, who, smoothing=2)
+    fit = g.add("CoMoVi_MotionFromMap", motion_map=shown, start_pose=start, body=who, fps=16.0)
+    saved, report = save(g, fit, who), g.add("PreviewAny", source=fit[1])
+    result = comfyui.run(g)
+    found = motion_in(result, saved)
+    model = load_nano_body()
+    error = pose_joints(model, found.rotations, found.betas, found.transl)
+    error = (error - pose_joints(model, motion.rotations, motion.betas, motion.transl)).norm(dim=-1)
+    assert float(error.mean()) < 0.05  # metres
+    assert bool(found.valid.all())
+    assert "9 frames; score" in result.text(report)
+    done, total = result.progress(fit)[-1]
+    assert done == total
