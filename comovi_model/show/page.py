@@ -1,0 +1,160 @@
+"""One HTML file that plays a motion in 3D, beside its video if there is one; it needs no network and no other file.
+
+The body travels as the GLB file that `motion.glb` would be, so the page can hand it out, too. The player's sources are
+in tools/player; it is three.js and a few hundred lines of ours, bundled and committed in player/.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..body.files.glb import glb_bytes
+from ..body.frames import in_frame, on_floor
+from ..body.motion import BodyMotion
+from ..body.smpl import BodyModel, pose_body
+from ..errors import ComoviError
+from ..files import atomic_path
+from .page_video import PageVideo
+from .turntable import STILL
+
+PLAYER = Path(__file__).parent / "player"
+LARGEST_PAGE = 256 * 2**20  # bytes; browsers give up on larger ones
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the page shows in 3D."""
+
+    motion: BodyMotion  # frame "yup", on the floor
+    shift: Tensor  # (3,) from the origin of the motion's own frame (turned upright) to that of the page
+    vertices: Tensor  # (F, V, 3)
+    joints: Tensor  # (F, 24, 3)
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    motion: BodyMotion,
+    body: BodyModel,
+    *,
+    title: str = "",
+    video: PageVideo | None = None,
+) -> Path:
+    """Writes the page, whole or not at all."""
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ComoviError(f"cannot write {path}: a page's name must end in .html.")
+    text = page_text(motion, body, title=title or path.stem, name=path.stem, video=video)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def page_text(
+    motion: BodyMotion, body: BodyModel, *, title: str, name: str = "motion", video: PageVideo | None = None
+) -> str:
+    """The HTML of the page. `name` is what a saved GLB file is called."""
+    body, motion = body.to("cpu"), motion.to("cpu")
+    scene = _scene(motion, body)
+    glb = glb_bytes(scene.motion, body, floor=False)
+    info = {
+        "name": re.sub(r"[^\w.-]+", "_", name)[:80] or "motion",
+        "frames": len(motion),
+        "fps": motion.fps,
+        **_place(scene),
+        "camera": _camera(motion, scene),
+        "movie": None if video is None else {"type": video.type, "times": video.times_of(motion)},
+    }
+    fields = {
+        "TITLE": html.escape(title),
+        "FACTS": html.escape(_facts(motion)),
+        "STYLE": _part("player.css"),
+        # "<" would let a title end the script that it stands in.
+        "INFO": json.dumps(info, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "GLB": base64.b64encode(glb).decode("ascii"),
+        "MOVIE": "" if video is None else base64.b64encode(video.content).decode("ascii"),
+        "SCRIPT": _part("player.js"),
+    }
+    size = sum(map(len, fields.values()))
+    if size > LARGEST_PAGE:
+        raise ComoviError(
+            f"the page would take {size / 2**20:.0f} MiB, and at most {LARGEST_PAGE / 2**20:.0f} open in a browser; "
+            "cut the motion or give a smaller video."
+        )
+    return re.sub("@@([A-Z]+)@@", lambda match: fields[match.group(1)], _part("page.html"))
+
+
+def _part(name: str) -> str:
+    path = PLAYER / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ComoviError(f"{path}: the player is missing from the package ({error}); install it again.") from None
+
+
+def _scene(motion: BodyMotion, body: BodyModel) -> _Scene:
+    upright = in_frame(motion, body, "yup")
+    standing = on_floor(upright, body)
+    pieces = [standing.slice(start, start + 16) for start in range(0, len(standing), 16)]
+    posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
+    shift = standing.transl[0] - upright.transl[0]  # the pelvis at rest is the same for both
+    return _Scene(standing, shift, torch.cat([p.vertices for p in posed]), torch.cat([p.joints for p in posed]))
+
+
+def _place(scene: _Scene) -> dict[str, Any]:
+    """Where the views look: middle and half size of the clip, reach of the body round its pelvis, first heading."""
+    low, high = scene.vertices.amin((0, 1)), scene.vertices.amax((0, 1))
+    pelvis = scene.joints[:, :1]
+    reach = (scene.vertices - pelvis)[..., [0, 2]].norm(dim=-1).max()
+    path = pelvis[:, 0, [0, 2]]
+    walks = float((path - (path.amin(0) + path.amax(0)) / 2).norm(dim=1).max()) > STILL
+    assert scene.motion.valid is not None
+    ahead = scene.motion.rotations[int(scene.motion.valid.float().argmax()), 0, :, 2]
+    return {
+        "centre": _rounded([float(low[0] + high[0]) / 2, float(high[1]) / 2, float(low[2] + high[2]) / 2]),
+        "size": round(float((high - low)[[0, 2]].norm()), 4),
+        "reach": round(float(reach), 4),
+        "walks": walks,
+        "facing": round(math.atan2(float(ahead[0]), float(ahead[2])), 4),
+    }
+
+
+def _camera(motion: BodyMotion, scene: _Scene) -> dict[str, Any] | None:
+    """The camera of the motion in the page's world: turned like the world's axes, standing at `shift`. A camera that
+    zooms is left out, because the view of the page does not."""
+    if motion.camera is None or motion.frame != "camera":
+        return None
+    K = motion.camera.K
+    if K.dim() == 3:
+        if bool((K - K[:1]).abs().max() > 1e-3 * K[0, 0, 0]):
+            return None
+        K = K[0]
+    return {
+        "K": [_rounded(row, 3) for row in K.tolist()],
+        "width": motion.camera.width,
+        "height": motion.camera.height,
+        "position": _rounded(scene.shift.tolist(), 5),
+    }
+
+
+def _rounded(values: list[float], digits: int = 4) -> list[float]:
+    return [round(value, digits) for value in values]
+
+
+def _facts(motion: BodyMotion) -> str:
+    assert motion.valid is not None
+    missing = int((~motion.valid).sum())
+    parts = [f"{len(motion)} frames at {motion.fps:g} per second, {len(motion) / motion.fps:.2f} s"]
+    parts += [f"body {motion.body_model}"]
+    parts += [f"{missing} frames are placeholders without a pose"] if missing else []
+    return " · ".join(parts)
