@@ -29,7 +29,7 @@ from .files import file_error, require_file
 from .wan.weights import TensorFiles, open_weights
 
 # kind in the JSON -> the module whose `run_cases(golden)` computes our side
-KINDS = {"comovi": ".comovi.golden"}
+KINDS = {"comovi": ".comovi.golden", "camerahmr": ".camerahmr.golden"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Golden:
     def under(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix`, without it."""
         return {name[len(prefix) :]: self.tensors[name] for name in self.tensors if name.startswith(prefix)}
+
+    def results(self) -> set[str]:
+        """The names of what is to be reproduced; a kind whose files are named otherwise says so itself."""
+        named = getattr(importlib.import_module(KINDS[self.facts["kind"]], __package__), "is_result", is_result)
+        return {name for name in self.tensors if named(name)}
 
     def tolerance(self, name: str) -> dict[str, float]:
         """The tolerance of a tensor: that of the longest entry that its name contains."""
@@ -96,10 +101,10 @@ def open_golden(path: str | Path) -> Golden:
     if not isinstance(facts, dict) or facts.get("kind") not in KINDS:
         kind = facts.get("kind") if isinstance(facts, dict) else None
         raise ComoviError(f"{beside} is of kind {kind!r}; this version verifies {', '.join(KINDS)}.")
-    tensors = open_weights(path)
-    if not any(is_result(name) for name in tensors):
+    golden = Golden(path, facts, open_weights(path))
+    if not golden.results():
         raise ComoviError(f"{path} holds no results to compare with, so it is no golden file; its tensors are others.")
-    return Golden(path, facts, tensors)
+    return golden
 
 
 def verify_file(path: str | Path) -> list[CaseResult]:
@@ -163,7 +168,7 @@ def worse(a: float, b: float) -> float:
 def report(golden: Golden, results: Iterable[CaseResult]) -> bool:
     """Print one line per case and a last line; True when all passed."""
     count = failed = 0
-    left = {name for name in golden.tensors if is_result(name)}
+    left = golden.results()
     for result in results:
         print(result.line(), flush=True)
         count, failed = count + 1, failed + (not result.passed)
