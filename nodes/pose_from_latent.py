@@ -82,7 +82,7 @@ class PoseFromLatent(io.ComfyNode):
             camera=start_pose.camera and still(start_pose.camera),
             fps=start_pose.fps,
             body_model=start_pose.body_model,
-            provenance={"made_by": "pose head", "sigma": sigma or network.pose_sigma},
+            provenance={**start_pose.provenance, "made_by": "pose head", "sigma": sigma or network.pose_sigma},
         )
         return io.NodeOutput(motion)
 

@@ -9,6 +9,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from .network import POSE_REQUEST
 from .previews import wrap_callback
 
 KEY = "comovi"
@@ -36,9 +37,12 @@ def around_sampling(
     Some samplers end a little above sigma 0 (uni_pc) or where they like (dpm_adaptive), and leave noise in frames that
     were given.
     """
-    moving = wrap_callback(callback, executor.class_obj.model_patcher, len(sigmas) - 1)
+    guider = executor.class_obj
+    watched = POSE_REQUEST not in guider.model_options.get("transformer_options", {})  # reading a pose shows nothing
+    moving = wrap_callback(callback, guider.model_patcher, len(sigmas) - 1) if watched else callback
     try:
-        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, moving, *args, **kwargs)
+        own_sigmas = sigmas.clone()  # the core's uni_pc writes into them, and other nodes of the workflow share them
+        samples = executor(noise, latent_image, sampler, own_sigmas, denoise_mask, moving, *args, **kwargs)
     finally:
         close_preview(moving)
     if denoise_mask is None:
