@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import folder_paths
 from comfy_api.latest import io, ui
 
+from .choices import listed
 from .native.lora import Strengths, apply_lora
 from .schema import make_schema
 
@@ -44,6 +48,16 @@ class ApplyLora(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The same model with the LoRA on it.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        return listed(cls, {"lora_name": lora_name})
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **_: Any) -> str:
+        """A file that was exchanged under its old name is read again."""
+        status = os.stat(folder_paths.get_full_path_or_raise("loras", lora_name))
+        return f"{lora_name} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod
     def execute(

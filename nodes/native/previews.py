@@ -37,11 +37,9 @@ class Reel:
     position: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def next_picture(self) -> Image.Image | None:
-        if self.pictures is None:
-            return None
-        self.position = (self.position + 1) % len(self.pictures)
-        return Image.fromarray(self.pictures[self.position].numpy())
+    def picture(self) -> Image.Image:
+        assert self.pictures is not None  # the player starts with the first pictures
+        return Image.fromarray(self.pictures[self.position % len(self.pictures)].numpy())
 
 
 class MovingPreview:
@@ -58,15 +56,16 @@ class MovingPreview:
         try:
             self.show(x0)
         except Exception as error:  # a picture on the way must never cost the result
-            logging.getLogger(__name__).warning("no moving preview: %s: %s", type(error).__name__, error)
+            complain(error)
             self.close()
         return answer
 
     def show(self, x0: Tensor) -> None:
-        """Put the pictures of a step on, and start to play at the first one."""
+        """Put the pictures of a step on, one of them at once in the place of ComfyUI's own, and start to play."""
         if self.reel.ended.is_set():
             return
         self.reel.pictures = self.paint(x0)
+        self.send(self.reel.picture())
         if self.player is None:
             self.player = threading.Thread(target=play, args=(self.reel, self.send), daemon=True, name="comovi preview")
             self.player.start()
@@ -79,12 +78,17 @@ class MovingPreview:
 
 
 def play(reel: Reel, send: Send) -> None:
-    """Send picture after picture until the run ends; at once the first, so that the newest step is seen."""
-    while not reel.ended.is_set():
-        picture = reel.next_picture()
-        if picture is not None:
-            send(picture)
-        reel.ended.wait(1 / reel.tempo)
+    """Send picture after picture, until the run ends."""
+    try:
+        while not reel.ended.wait(1 / reel.tempo):
+            reel.position += 1
+            send(reel.picture())
+    except Exception as error:
+        complain(error)
+
+
+def complain(error: Exception) -> None:
+    logging.getLogger(__name__).warning("no moving preview: %s: %s", type(error).__name__, error)
 
 
 def wrap_callback(callback: Any, model: Any, steps: int = 0) -> Any:
@@ -100,7 +104,7 @@ def wrap_callback(callback: Any, model: Any, steps: int = 0) -> Any:
         send = send_to_client()
         painted = painter(base.latent_format, base.model_config.unet_config.get("branches", "both"))
     except Exception as error:  # as above: another ComfyUI may have another inside
-        logging.getLogger(__name__).warning("no moving preview: %s: %s", type(error).__name__, error)
+        complain(error)
         return callback
     return callback if send is None or painted is None else MovingPreview(callback, *painted, send)
 
