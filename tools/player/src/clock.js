@@ -10,6 +10,7 @@ export class Clock {
     this.loop = true;
     this.playing = false;
     this._tick = this._tick.bind(this);
+    if (film) film.onPicture = () => this.playing && this._update();
   }
 
   get frame() {
@@ -61,8 +62,7 @@ export class Clock {
 
   _tick(now) {
     if (!this.playing) return;
-    const ended = this._filmLeads ? this._followFilm() : this._advance(now);
-    this.onTime(Math.min(this.seconds, (this.frames - 1) / this.fps));
+    const ended = this._update(now);
     if (ended && this.loop) {
       this.seek(0);
       if (this._filmLeads) this.film.play(this.speed);
@@ -70,6 +70,13 @@ export class Clock {
       this.pause();
     }
     if (this.playing) requestAnimationFrame(this._tick);
+  }
+
+  // Moves the body to the present time; true at the end of the clip.
+  _update(now) {
+    const ended = this._filmLeads ? this._followFilm() : this._advance(now);
+    this.onTime(Math.min(this.seconds, (this.frames - 1) / this.fps));
+    return ended;
   }
 
   _followFilm() {

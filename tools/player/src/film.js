@@ -4,7 +4,8 @@ export class Film {
     this.times = times;
     this.panel = panel;
     this.works = false;
-    this.shown = null;
+    this.shown = null; // second of the picture on the screen, where the browser tells it
+    this.onPicture = () => {};
     const video = document.createElement("video");
     Object.assign(video, { muted: true, playsInline: true, preload: "auto", controls: false });
     video.src = URL.createObjectURL(new Blob([bytes], { type }));
@@ -18,6 +19,7 @@ export class Film {
     if (video.requestVideoFrameCallback) {
       const note = (_, { mediaTime }) => {
         this.shown = mediaTime;
+        this.onPicture();
         video.requestVideoFrameCallback(note);
       };
       video.requestVideoFrameCallback(note);
