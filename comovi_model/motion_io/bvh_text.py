@@ -74,14 +74,14 @@ def parse_bvh(text: str) -> BvhText:
     width = sum(len(of_joint) for of_joint in channels)
     if width == 0:
         raise ComoviError("no joint of the BVH file has channels, so nothing moves.")
-    numbers = _numbers(table)
+    numbers = parse_numbers(table, "BVH")
     rows = len(numbers) // width
     if rows * width != len(numbers) or not rows:
         raise ComoviError(f"expected frames of {width} numbers, got {len(numbers)} numbers; the BVH file is damaged.")
     check_frames(rows)
     notes = () if rows == frame_count else (f"the header promises {frame_count} frames, {rows} are there",)
     values = numbers.reshape(rows, width)
-    if not (np.isfinite(values).all() and np.isfinite(offsets).all()):
+    if not np.isfinite(offsets).all():
         raise ComoviError("the BVH file holds NaN or infinite numbers.")
     if np.abs(values).max(initial=0) > 1e7 or np.abs(offsets).max(initial=0) > 1e7:
         raise ComoviError("the BVH file holds absurdly large numbers; it is damaged.")
@@ -195,7 +195,8 @@ def _motion_header(text: str) -> tuple[int, float, str]:
     return count, time, text.split("\n", used)[used] if text.count("\n") >= used else ""
 
 
-def _numbers(text: str) -> np.ndarray:
+def parse_numbers(text: str, kind: str) -> np.ndarray:
+    """Numbers separated by blanks -> (n,) float64, all finite; `kind` names the format in errors."""
     pieces, start = [], 0
     while start < len(text):
         end = min(start + _CHUNK, len(text))
@@ -204,9 +205,12 @@ def _numbers(text: str) -> np.ndarray:
         try:
             pieces.append(np.array(text[start:end].split(), dtype=np.float64))
         except ValueError as error:
-            raise ComoviError(f"the table of the BVH file holds something that is no number ({error}).") from None
+            raise ComoviError(f"the {kind} file holds something that is no number ({str(error)[:80]}).") from None
         start = end
-    return np.concatenate(pieces) if pieces else np.zeros(0)
+    values = np.concatenate(pieces) if pieces else np.zeros(0)
+    if not np.isfinite(values).all():
+        raise ComoviError(f"the {kind} file holds NaN or infinite numbers.")
+    return values
 
 
 def format_bvh(bvh: BvhText) -> str:

@@ -20,10 +20,8 @@ from ..body.parts import JOINT_NAMES, NUM_JOINTS, PARENTS
 from ..body.smpl import BodyModel, rest_joints
 from ..errors import ComoviError
 from .names import match_joints
+from .shape_fit import shape_of_bones
 
-EXACT = 1e-3  # metres: bones that agree so well were written from this body
-LENGTH_SCATTER = 0.02  # metres, of foreign bone lengths against ours; the weight of shape parameters is 1
-SHAPE_ROUNDS = 12
 LEG = (1, 4, 7), (2, 5, 8)
 HUMAN_HEIGHTS = (0.8, 2.5)  # metres, from the ankles to the head joint or neck, generously
 
@@ -52,7 +50,7 @@ def retarget(
     match = match_joints(skeleton.names, skeleton.parents, mapping)
     notes: list[str] = []
     if betas is None:
-        betas, note = _shape_of(skeleton, match, body) if shape == "fit" else (torch.zeros(NUM_BETAS), "")
+        betas, note = shape_of_bones(skeleton.rest, match, body) if shape == "fit" else (torch.zeros(NUM_BETAS), "")
         notes += [note] if note else []
     joints = rest_joints(body, betas).double().cpu().numpy()  # (J, 3)
     correction = _corrections(joints, skeleton.rest, match)  # (J, 3, 3)
@@ -132,38 +130,6 @@ def best_rotation(ours: np.ndarray, theirs: np.ndarray, like: np.ndarray) -> np.
     left, _, right = np.linalg.svd(sum_of_outer)
     sign = np.sign(np.linalg.det(left @ right))
     return left @ np.diag([1, 1, sign]) @ right
-
-
-def _shape_of(skeleton: Skeleton, match: list[int], body: BodyModel) -> tuple[torch.Tensor, str]:
-    """betas whose bones are the file's: exactly where the file was written from this body, else by lengths."""
-    if body.num_betas == 0:
-        return torch.zeros(NUM_BETAS), ""
-    count = min(NUM_BETAS, body.num_betas)
-    mean = rest_joints(body, torch.zeros(1)).double().cpu().numpy()
-    unit = rest_joints(body, torch.eye(NUM_BETAS)[:count]).double().cpu().numpy() - mean  # (K, J, 3)
-    bones = [(j, p) for j, p in enumerate(PARENTS) if p >= 0 and match[j] >= 0 and match[p] >= 0]
-    bones = [(j, p) for j, p in bones if match[j] != match[p]]
-    ends, starts = [j for j, _ in bones], [p for _, p in bones]
-    theirs = skeleton.rest[[match[j] for j in ends]] - skeleton.rest[[match[p] for p in starts]]  # (n, 3)
-    base, slopes = mean[ends] - mean[starts], unit[:, ends] - unit[:, starts]
-    solution = np.linalg.lstsq(slopes.reshape(count, -1).T, (theirs - base).ravel(), rcond=1e-6)[0]
-    residual = np.abs(base + np.tensordot(solution, slopes, 1) - theirs).max()
-    betas = torch.zeros(NUM_BETAS)
-    if residual < EXACT and np.abs(solution).max() < 20:
-        betas[:count] = torch.from_numpy(solution)
-        return betas, "bone offsets match this body; its shape was recovered from them"
-    lengths = np.linalg.norm(theirs, axis=1)
-    value = np.zeros(count)
-    for _ in range(SHAPE_ROUNDS):
-        vectors = base + np.tensordot(value, slopes, 1)
-        now = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
-        jacobian = (slopes * (vectors / now[:, None])).sum(-1).T / LENGTH_SCATTER  # (n, K)
-        error = (lengths - now) / LENGTH_SCATTER
-        value += np.linalg.solve(jacobian.T @ jacobian + np.eye(count), jacobian.T @ error - value)
-        value = np.clip(value, -3, 3)
-    betas[:count] = torch.from_numpy(value)
-    off = np.abs(np.linalg.norm(base + np.tensordot(value, slopes, 1), axis=1) - lengths).mean()
-    return betas, f"body shape fitted to the file's bone lengths (they differ by {1000 * off:.0f} mm on average)"
 
 
 def _leg_length(positions: np.ndarray, match: range | list[int]) -> float:

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..body.files.amass import save_amass, save_motion
+import numpy as np
+
+from ..body.files.amass import save_amass, save_motion, save_smplx
 from ..body.files.glb import save_glb
 from ..body.motion import BodyMotion
-from ..body.smpl import BodyModel
+from ..body.smpl import BodyModel, pose_joints
 from ..errors import ComoviError
+from ..files import atomic_path
+from .bvh import save_bvh
 from .formats import FORMATS
+from .humanml3d import save_humanml3d
+from .meshes import save_obj_zip, save_pc2
+from .names import preset_names
+from .place import placed
+from .usda import save_usda
+from .web_json import save_json
 
-Writer = Callable[..., Any]  # (path, motion, body, **options)
+
+def _save_comovi(path: Path, motion: BodyMotion, body: BodyModel) -> None:
+    save_motion(path, motion, body)
 
 
-def _writers() -> dict[str, Writer]:
-    return {"comovi": save_motion, "amass": save_amass, "glb": save_glb}
+def _save_amass(path: Path, motion: BodyMotion, body: BodyModel, *, root: str = "centred") -> None:
+    save_amass(path, placed(motion, body, "zup", root), body, floor=False)
+
+
+def _save_smplx(path: Path, motion: BodyMotion, body: BodyModel, *, root: str = "centred") -> None:
+    save_smplx(path, placed(motion, body, "zup", root), body, floor=False)
+
+
+def _save_glb(path: Path, motion: BodyMotion, body: BodyModel, *, names: str = "smpl", root: str = "centred") -> None:
+    save_glb(path, placed(motion, body, "yup", root), body, floor=False, joint_names=preset_names(names))
+
+
+def _save_joints(path: Path, motion: BodyMotion, body: BodyModel, *, root: str = "centred") -> None:
+    motion = placed(motion.to("cpu"), body.to("cpu"), "yup", root)
+    joints = pose_joints(body.to("cpu"), motion.rotations, motion.betas, motion.transl).numpy()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, joints.astype(np.float32))
+
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "comovi": _save_comovi, "amass": _save_amass, "smplx": _save_smplx, "bvh": save_bvh, "glb": _save_glb,
+    "usda": save_usda, "obj": save_obj_zip, "pc2": save_pc2, "json": save_json, "humanml3d": save_humanml3d,
+    "joints": _save_joints,
+}  # fmt: skip
 
 
 def write_motion(
@@ -26,18 +61,26 @@ def write_motion(
 ) -> Path:
     """Writes the file whole or not at all and returns its path; a path without a suffix gets the format's.
 
-    format None is chosen by the suffix. Options that a format does not have are refused in a sentence.
+    format None is chosen by the suffix. Options (see `options_of`) that a format does not have are refused.
     """
     path = Path(path)
     name = format or format_of_suffix(path)
-    writer = _writers().get(name)
-    if writer is None:
-        known = ", ".join(row.name for row in FORMATS.values() if row.writes)
-        raise ComoviError(f"cannot write a motion as {name!r}; the formats are {known}.")
+    if name not in WRITERS:
+        raise ComoviError(f"cannot write a motion as {name!r}; the formats are {', '.join(WRITERS)}.")
+    wrong = options.keys() - set(options_of(name))
+    if wrong:
+        has = ", ".join(options_of(name)) or "none"
+        raise ComoviError(f"format {name} has no option {', '.join(sorted(wrong))}; its options are {has}.")
     if not path.suffix:
         path = path.with_name(path.name + FORMATS[name].suffix)
-    writer(path, motion, body, **options)
+    WRITERS[name](path, motion, body, **options)
     return path
+
+
+def options_of(format: str) -> dict[str, Any]:
+    """Options of a format with their defaults: root, names, units, order, target."""
+    parameters = inspect.signature(WRITERS[format]).parameters.values()
+    return {item.name: item.default for item in parameters if item.kind is item.KEYWORD_ONLY}
 
 
 def format_of_suffix(path: Path) -> str:

@@ -22,8 +22,9 @@ from ..rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from ..smpl import BodyModel
 
 NUM_SHARED_JOINTS = 22  # SMPL, SMPL+H and SMPL-X agree on these
-POSE_LENGTHS = {72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
+POSE_LENGTHS = {66: "SMPL body", 72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
 RATE_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
+MORE_RATE_KEYS = ("frame_rate", "framerate", "mocap_fps", "frameRate", "frame_time")  # read, not written
 
 
 def amass_arrays(motion: BodyMotion, model: BodyModel, floor: bool = True) -> dict[str, np.ndarray]:
@@ -55,6 +56,27 @@ def amass_arrays(motion: BodyMotion, model: BodyModel, floor: bool = True) -> di
 def save_amass(path: str | Path, motion: BodyMotion, model: BodyModel, floor: bool = True) -> None:
     """Writes a plain AMASS file, with the name of our body model added: its betas mean nothing to other bodies."""
     save_arrays(path, {**amass_arrays(motion, model, floor), "body_model": np.array(motion.body_model)})
+
+
+def smplx_arrays(motion: BodyMotion, model: BodyModel, floor: bool = True) -> dict[str, np.ndarray]:
+    """The keys of AMASS's SMPL-X files: poses (F, 165) whole and in its pieces, z up."""
+    smplh = amass_arrays(motion, model, floor)
+    poses = np.zeros((len(motion), 165), np.float32)
+    poses[:, :66] = smplh["poses"][:, :66]
+    pieces = {"root_orient": (0, 3), "pose_body": (3, 66), "pose_jaw": (66, 69), "pose_eye": (69, 75)}
+    shared = ("trans", "betas", "gender", "mocap_time_length", *RATE_KEYS)
+    return {
+        "poses": poses,
+        **{name: poses[:, start:end] for name, (start, end) in pieces.items()},
+        "pose_hand": poses[:, 75:],
+        "surface_model_type": np.array("smplx"),
+        **{name: smplh[name] for name in shared},
+    }
+
+
+def save_smplx(path: str | Path, motion: BodyMotion, model: BodyModel, floor: bool = True) -> None:
+    """Writes a file of SMPL-X keys, with the name of our body model added."""
+    save_arrays(path, {**smplx_arrays(motion, model, floor), "body_model": np.array(motion.body_model)})
 
 
 def save_motion(path: str | Path, motion: BodyMotion, model: BodyModel) -> None:
@@ -118,9 +140,10 @@ def _numbers(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> np.nda
 
 
 def _rate(arrays: Mapping[str, np.ndarray], origin: str) -> float:
-    for key in RATE_KEYS:
+    for key in (*RATE_KEYS, *MORE_RATE_KEYS):
         if key in arrays and arrays[key].size == 1 and arrays[key].dtype.kind in "fiu":
-            return float(arrays[key].reshape(()))
+            value = float(arrays[key].reshape(()))
+            return 1 / value if key == "frame_time" and value > 0 else value
     raise ComoviError(f"{origin}: none of {', '.join(RATE_KEYS)} states the frame rate; give fps.")
 
 
