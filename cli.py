@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__
+from . import __version__, cli_convert
 from .comovi_model.errors import ComoviError
 from .comovi_model.files import file_error, require_place
 
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   comovi generate --prompt "a man in a red shirt and blue trousers jumps" --first-frame man.png --out jump
   comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
   comovi map motion.npz --out map.mp4            draw a motion as the motion map that the model sees
+  comovi convert walk.bvh walk.npz               a motion file of another tool into ours, or the other way round
   comovi doctor                                  what is installed, what will be used and why
   comovi verify comovi_tiny_A.safetensors        compare our numbers with the official network's
   comovi evaluate nano --count 200 --seed 90001 --json nano.json
@@ -45,6 +46,7 @@ VERB_EXAMPLES = {
         "comovi map motion.npz --out map.mp4",
         "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
     ],
+    "convert": cli_convert.EXAMPLES,
     "doctor": ["comovi doctor"],
     "verify": ["comovi verify tests/golden/comovi_tiny_A.safetensors"],
     "evaluate": [
@@ -202,6 +204,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="phong_reference: what the released weights saw; flat: colours that decode exactly",
     )
     draw.set_defaults(run=_map)
+
+    cli_convert.add_convert(add_verb("convert", "turn a motion file into one of another format"))
 
     doctor = add_verb("doctor", "say what is installed, what will be used and why")
     doctor.set_defaults(run=_doctor)

@@ -127,9 +127,14 @@ def motion_from_features(
 
 
 def _facing_turn(joints: np.ndarray, smooth: bool) -> np.ndarray:
-    """(F, 4): the turn about y that takes the direction in which the body faces to +z."""
+    """(F, 4): the turn about y that takes the direction in which the body faces to +z.
+
+    The published code, which made the data set, subtracts the hips from the shoulders where it smooths, and adds them
+    where it does not. Features are only comparable if ours do the same.
+    """
     right_hip, left_hip, right_shoulder, left_shoulder = FACING
-    across = joints[:, right_hip] - joints[:, left_hip] + joints[:, right_shoulder] - joints[:, left_shoulder]
+    hips = joints[:, right_hip] - joints[:, left_hip]
+    across = joints[:, right_shoulder] - joints[:, left_shoulder] + (-hips if smooth else hips)
     forward = np.cross(np.array([0.0, 1, 0]), _unit(across))
     if smooth:
         forward = _gaussian(forward, SMOOTHING)

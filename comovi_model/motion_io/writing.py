@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,7 @@ def write_motion(
     name = format or format_of_suffix(path)
     if name not in WRITERS:
         raise ComoviError(f"cannot write a motion as {name!r}; the formats are {', '.join(WRITERS)}.")
-    wrong = options.keys() - set(options_of(name))
-    if wrong:
-        has = ", ".join(options_of(name)) or "none"
-        raise ComoviError(f"format {name} has no option {', '.join(sorted(wrong))}; its options are {has}.")
+    check_options(name, options)
     if not path.suffix:
         path = path.with_name(path.name + FORMATS[name].suffix)
     WRITERS[name](path, motion, body, **options)
@@ -81,6 +78,14 @@ def options_of(format: str) -> dict[str, Any]:
     """Options of a format with their defaults: root, names, units, order, target."""
     parameters = inspect.signature(WRITERS[format]).parameters.values()
     return {item.name: item.default for item in parameters if item.kind is item.KEYWORD_ONLY}
+
+
+def check_options(format: str, options: Mapping[str, Any]) -> None:
+    """A sentence for options that the format does not have."""
+    wrong = options.keys() - options_of(format).keys()
+    if wrong:
+        has = ", ".join(options_of(format)) or "none"
+        raise ComoviError(f"format {format} has no option {', '.join(sorted(wrong))}; its options are {has}.")
 
 
 def format_of_suffix(path: Path) -> str:
