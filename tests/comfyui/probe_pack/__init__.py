@@ -120,6 +120,28 @@ class MakeLatent:
         return ({"samples": torch.randn(batch, channels, frames, height, width, generator=generator)},)
 
 
+class OverrideAttention:
+    """MODEL -> MODEL with its attention asked through an override, as packs with their own attention do it."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL", "PROBE_COUNT"), "patch", "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "scale": ("FLOAT", {"default": 1.0, "max": 10.0})}}
+
+    def patch(self, model, scale):
+        calls: list[int] = []
+
+        def override(function, *args, **kwargs):
+            calls.append(len(args[0]))
+            return function(*args, **kwargs) * scale
+
+        model = model.clone()
+        options = model.model_options.get("transformer_options", {})
+        model.model_options["transformer_options"] = {**options, "optimized_attention_override": override}
+        return model, calls
+
+
 class Wait:
     """Does nothing for a while, but stops when told to."""
 
@@ -150,5 +172,5 @@ class Fail:
         raise ValueError("this fails on purpose\nin two lines")
 
 
-NODES = (CountCalls, ShowCalls, MakeImage, BreakMotion, MakeLatent, Wait, Fail)
+NODES = (CountCalls, ShowCalls, MakeImage, BreakMotion, MakeLatent, OverrideAttention, Wait, Fail)
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node for node in NODES}
