@@ -21,6 +21,7 @@ from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix
 from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.body.toy import toy_body
+from comfyui_comovi.comovi_model.body.upright import levelled, with_camera_up
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.show.page import PLAYER, page_text, write_page
 from comfyui_comovi.comovi_model.show.page_video import encoded, page_video
@@ -63,14 +64,15 @@ def test_the_page_holds_the_body_and_asks_nobody_for_anything(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walk.html"]
 
 
-def test_the_page_s_camera_sees_what_the_motion_s_camera_sees():
+@pytest.mark.parametrize("up", [(0.0, -1.0, 0.0), (0.1, -0.95, -0.25)])
+def test_the_page_s_camera_sees_what_the_motion_s_camera_sees(up):
     """Joints in the page's world, through the page's camera, fall on the pixels that the motion's own camera gives."""
-    body, motion = load_mannequin(), moving()
+    body, motion = load_mannequin(), with_camera_up(moving(), torch.tensor(up))
     info = json.loads(part(page_text(motion, body, title="t"), "info"))
-    upright = on_floor(in_frame(motion, body, "yup"), body)
+    upright = on_floor(levelled(motion, body), body)
     world = pose_joints(body, upright.rotations, upright.betas, upright.transl)
-    seen = (world - torch.tensor(info["camera"]["position"])) * torch.tensor([1.0, -1, -1])
-    pixels = seen @ torch.tensor(info["camera"]["K"]).T
+    seen = (world - torch.tensor(info["camera"]["position"])) @ torch.tensor(info["camera"]["axes"])
+    pixels = seen * torch.tensor([1.0, -1, -1]) @ torch.tensor(info["camera"]["K"]).T
     own = pose_joints(body, motion.rotations, motion.betas, motion.transl) @ motion.camera.K.T
     assert (pixels[..., :2] / pixels[..., 2:] - own[..., :2] / own[..., 2:]).abs().max() < 0.02
 

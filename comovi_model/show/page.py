@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..body.cameras import frame_rotation
 from ..body.files.glb import glb_bytes
 from ..body.frames import in_frame, on_floor
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel, pose_body
+from ..body.upright import levelled
 from ..errors import ComoviError
 from ..files import atomic_path
 from .page_video import PageVideo
@@ -103,7 +105,7 @@ def _part(name: str) -> str:
 
 
 def _scene(motion: BodyMotion, body: BodyModel) -> _Scene:
-    upright = in_frame(motion, body, "yup")
+    upright = in_frame(levelled(motion, body), body, "yup")
     standing = on_floor(upright, body)
     pieces = [standing.slice(start, start + 16) for start in range(0, len(standing), 16)]
     posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
@@ -130,7 +132,7 @@ def _place(scene: _Scene) -> dict[str, Any]:
 
 
 def _camera(motion: BodyMotion, scene: _Scene) -> dict[str, Any] | None:
-    """The camera of the motion in the page's world: turned like the world's axes, standing at `shift`. A camera that
+    """The camera of the motion in the page's world; its axes as three.js has them: right, up, backward. A camera that
     zooms is left out, because the view of the page does not."""
     if motion.camera is None or motion.frame != "camera":
         return None
@@ -139,7 +141,10 @@ def _camera(motion: BodyMotion, scene: _Scene) -> dict[str, Any] | None:
         if bool((K - K[:1]).abs().max() > 1e-3 * K[0, 0, 0]):
             return None
         K = K[0]
+    turn = scene.motion.rotations[0, 0] @ motion.rotations[0, 0].T  # camera -> world
+    axes = turn @ frame_rotation("yup", "camera")
     return {
+        "axes": [_rounded(row, 6) for row in axes.tolist()],
         "K": [_rounded(row, 3) for row in K.tolist()],
         "width": motion.camera.width,
         "height": motion.camera.height,

@@ -9,21 +9,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ..body.motion import BodyMotion
-from ..body.parts import JOINT_NAMES
-from ..body.smpl import BodyModel, pose_joints
+from ..body.smpl import BodyModel
+from ..clean.feet import contacts_of, floor_height, skate, skeleton
 from .chart import Axes, Page, padded, runs
 from .lettering import INK, LEFT, PALE_INK, RIGHT
 from .sheet import facts
 from .turntable import Standing, stand
 
 FEET = {"left": (7, 10), "right": (8, 11)}  # ankle and toe joints
+COLUMNS = {"left": [0, 1], "right": [2, 3]}  # of the contacts
 COLOURS = {"left": LEFT, "right": RIGHT}
 PATH_COLOURS = ((0.80, 0.84, 0.90), (0.20, 0.24, 0.32))  # first and last frame
-CONTACT_SPEED = 0.22  # metres per second: a foot that moves less, this near the floor, is taken to stand
-CONTACT_HEIGHT = 0.05  # metres above the height at which that joint rests
 WIDTH, HEIGHT = 1400, 900
 SHORTEST_PATH = 0.8  # metres on a side that the view from above shows at least
 
@@ -33,40 +31,26 @@ class Feet:
     """What the feet do; per foot ("left", "right")."""
 
     height: dict[str, np.ndarray]  # (F,) metres of the lower of ankle and toe above its place in a standing body
-    contact: dict[str, np.ndarray]  # (F,) bool
-    slide: float  # metres per second, mean horizontal speed of feet in contact; NaN without any contact
+    contact: dict[str, np.ndarray]  # (F,) bool: ankle or toe stands
+    slide: float  # metres per second, mean over feet in contact; NaN without any contact
 
 
-def observe_feet(standing: Standing, body: BodyModel) -> Feet:
-    """Contacts by height and speed: near the floor and nearly still."""
-    joints, fps = standing.joints.numpy(), standing.motion.fps
-    rest = resting_heights(standing, body)
-    speed = np.linalg.norm(np.gradient(joints, axis=0) if len(joints) > 1 else np.zeros_like(joints), axis=-1) * fps
-    level = np.sqrt((np.gradient(joints, axis=0) if len(joints) > 1 else joints * 0)[..., [0, 2]] ** 2 @ [1, 1]) * fps
-    height, contact, slides = {}, {}, []
-    for side, members in FEET.items():
-        lifted = joints[:, members, 1] - rest[list(members)]
-        touching = (lifted < CONTACT_HEIGHT) & (speed[:, members] < CONTACT_SPEED)
-        height[side], contact[side] = lifted.min(1), touching.any(1)
-        slides.append(level[:, members][touching])
-    all_slides = np.concatenate(slides)
-    return Feet(height, contact, float(all_slides.mean()) if len(all_slides) else math.nan)
-
-
-def resting_heights(standing: Standing, body: BodyModel) -> np.ndarray:
-    """(J,) height of each joint above the sole when the body stands straight."""
-    from ..body.smpl import shaped_vertices
-
-    betas = standing.motion.betas
-    straight = pose_joints(body, torch.eye(3).expand(1, len(JOINT_NAMES), 3, 3), betas)[0, :, 1]
-    return (straight - shaped_vertices(body, betas)[:, 1].min()).numpy()
+def observe_feet(motion: BodyMotion, body: BodyModel) -> Feet:
+    """Contacts and sliding as comovi_model.clean finds them."""
+    seen = skeleton(motion, body)
+    contacts = contacts_of(seen, motion.fps, valid=motion.valid)
+    lifted = seen.foot_points[..., 1] - seen.standing - floor_height(seen, contacts)
+    slides = skate(motion, body, contacts)
+    height = {side: lifted[:, columns].amin(1).numpy() for side, columns in COLUMNS.items()}
+    contact = {side: contacts[:, columns].any(1).numpy() for side, columns in COLUMNS.items()}
+    return Feet(height, contact, slides.metres_per_second if slides.frames else math.nan)
 
 
 def draw_path_plot(motion: BodyMotion, body: BodyModel, *, title: str = "") -> np.ndarray:
     """The page (HEIGHT, WIDTH, 3) uint8: path from above with footprints; height, speed and feet over time."""
     body = body.to("cpu")
     standing = stand(motion, body)
-    feet = observe_feet(standing, body)
+    feet = observe_feet(standing.motion, body)
     page = Page(WIDTH, HEIGHT)
     page.heading(36, 28, WIDTH - 72, title or "Path of the pelvis and contacts of the feet", _facts(standing, feet))
     _from_above(page, standing, feet, (92, 150, 640, 698 + 126))

@@ -18,6 +18,7 @@ from ..body.frames import check_same_body, in_frame, on_floor, pelvis_at_rest
 from ..body.motion import BodyMotion
 from ..body.rotations import axis_angle_to_matrix
 from ..body.smpl import BodyModel, pose_body
+from ..body.upright import levelled
 from ..errors import ComoviError
 from .lettering import font
 from .painter import Painter, check_style
@@ -49,10 +50,10 @@ class Standing:
 
 def stand(motion: BodyMotion, body: BodyModel) -> Standing:
     """Puts a motion of any frame upright on the floor, the person of the first valid pose looking along +z, with the
-    first pelvis above the origin. A camera is taken to be level."""
+    first pelvis above the origin. A camera is taken to be level, unless the motion says where up is."""
     body, motion = body.to("cpu"), motion.to("cpu")
     check_same_body(body, motion)
-    upright = on_floor(in_frame(motion, body, "yup"), body)
+    upright = on_floor(in_frame(levelled(motion, body), body, "yup"), body)
     assert upright.valid is not None
     ahead = upright.rotations[int(upright.valid.float().argmax()), 0, :, 2]
     facing = math.atan2(float(ahead[0]), float(ahead[2]))

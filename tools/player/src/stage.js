@@ -191,7 +191,7 @@ export class Stage {
     this._draw();
   }
 
-  // Pinhole intrinsics -> the projection of WebGL; the world has the axes of the camera with y and z turned round.
+  // Pinhole intrinsics -> the projection of WebGL.
   _project() {
     const { K, width, height } = this.info.camera;
     const [[fx, , cx], [, fy, cy]] = K;
@@ -208,9 +208,12 @@ export class Stage {
 
   _lookThrough() {
     this.through = true;
-    this.camera.position.set(...this.info.camera.position);
-    this.camera.quaternion.identity();
-    this.controls.target.copy(this.camera.position).add(new Vector3(0, 0, -Math.max(0.5, this.camera.position.z - this.pelvis().z)));
+    const { position, axes } = this.info.camera;
+    const [[a, b, c], [d, e, f], [g, h, i]] = axes;
+    this.camera.position.set(...position);
+    this.camera.quaternion.setFromRotationMatrix(new Matrix4().set(a, b, c, 0, d, e, f, 0, g, h, i, 0, 0, 0, 0, 1));
+    const distance = Math.max(0.5, this.camera.position.distanceTo(this.pelvis()));
+    this.controls.target.copy(this.camera.position).addScaledVector(new Vector3(-c, -f, -i), distance);
     this._project();
     this.camera.updateMatrixWorld(true);
     this.draw();
