@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, cli_convert
+from .cli_show import SHOW_EXAMPLES, add_show
 from .comovi_model.errors import ComoviError
 from .comovi_model.files import file_error, require_place
 
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
   comovi map motion.npz --out map.mp4            draw a motion as the motion map that the model sees
   comovi convert walk.bvh walk.npz               a motion file of another tool into ours, or the other way round
+  comovi show motion.npz --video video.mp4       a page that plays the moving body in 3D beside its video
   comovi doctor                                  what is installed, what will be used and why
   comovi verify comovi_tiny_A.safetensors        compare our numbers with the official network's
   comovi evaluate nano --count 200 --seed 90001 --json nano.json
@@ -47,6 +49,7 @@ VERB_EXAMPLES = {
         "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
     ],
     "convert": cli_convert.EXAMPLES,
+    "show": SHOW_EXAMPLES,
     "doctor": ["comovi doctor"],
     "verify": ["comovi verify tests/golden/comovi_tiny_A.safetensors"],
     "evaluate": [
@@ -206,6 +209,8 @@ def build_parser() -> argparse.ArgumentParser:
     draw.set_defaults(run=_map)
 
     cli_convert.add_convert(add_verb("convert", "turn a motion file into one of another format"))
+
+    add_show(add_verb, _size)
 
     doctor = add_verb("doctor", "say what is installed, what will be used and why")
     doctor.set_defaults(run=_doctor)

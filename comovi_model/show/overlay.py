@@ -48,7 +48,8 @@ def overlay_motion(
 def iter_overlay(
     frames: Tensor, motion: BodyMotion, body: BodyModel, *, opacity: float = 0.7, style: str = "solid"
 ) -> Iterator[Tensor]:
-    """As overlay_motion, but yields one picture (H, W, 3) after the other, so that no second video lies in memory."""
+    """As overlay_motion, but yields one picture (H, W, 3) after the other, so that no second video lies in memory.
+    uint8 frames are taken, too."""
     check_style(style)
     if frames.dim() != 4 or frames.shape[-1] != 3 or not frames.numel():
         raise ComoviError(f"the video must be pictures (frames, height, width, 3), got {tuple(frames.shape)}.")
@@ -61,7 +62,8 @@ def iter_overlay(
     assert motion.valid is not None
     drawable = motion.valid.tolist()
     for number, pose in enumerate(pose_of):
-        picture = frames[number if len(frames) > 1 else 0].to(device, torch.float32)
+        picture = frames[number if len(frames) > 1 else 0].to(device)
+        picture = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
         if pose >= 0 and drawable[pose]:
             one = motion.slice(pose, pose + 1)
             vertices = pose_body(body, one.rotations, one.betas, one.transl).vertices[0]

@@ -6,7 +6,7 @@ Letters: F frames, V vertices, H x W pixels. World: y up, floor at y = 0, metres
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def iter_views(
     style: str = "solid",
     follow: bool = True,
     captions: bool = True,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yields one picture (H, W, 3) float32 in 0..1 per frame of the motion.
 
     `turns` is how often the camera of "turntable" goes round during the clip; the other VIEWS stand still. follow=True
