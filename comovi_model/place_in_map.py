@@ -1,7 +1,9 @@
 """Where the body of a motion is, read from a motion map of any size.
 
 The search itself (nano/place.py) looks at pictures of about 192 pixels, where a pixel is a centimetre of a standing
-person; larger maps are reduced to that first.
+person; larger maps are reduced to that first. It searches a metre round a body that stays where it started. Where a
+person may walk further than that, or stands so near that a metre is much, the silhouettes' centres and areas
+(body/root.py) first say roughly where the body goes; they are the worse guide for smeared maps.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from .body.frames import check_same_body
 from .body.map_colours import silhouette
 from .body.motion import BodyMotion
 from .body.root import recover_root
-from .body.smpl import BodyModel
+from .body.smpl import BodyModel, rest_joints
 from .body.upright import camera_up
 from .errors import ComoviError
 from .nano.place import keep_on_floor, place_motion
 
 LONGEST_SIDE = 192  # pixels
+FAR, SHORT = 7.0, 48  # metres and frames: from this distance, in so few frames, nobody leaves the search
 
 
 def place_in_map(
@@ -52,12 +55,16 @@ def place_in_map(
     check_same_body(model, motion)
     small = reduced(frames)
     seen = replace(motion, camera=camera.resized(small.shape[2], small.shape[1]))
-    if camera.K.dim() == 2:
-        placed = place_motion(model, seen, small, progress)
-    else:
+    moving = camera.K.dim() == 3
+    distance = float(rest_joints(model, motion.betas)[0, 2] + motion.transl[0, 2])
+    placed = seen
+    if moving or distance < FAR or len(motion) > SHORT:
+        assert seen.camera is not None
         masks = silhouette(small.float() / 255)
-        transl = recover_root(model, seen.rotations, seen.betas, seen.camera, seen.transl[0], masks)  # type: ignore[arg-type]
-        placed = replace(seen, transl=transl)
+        path = recover_root(model, seen.rotations, seen.betas, seen.camera, seen.transl[0], masks)
+        placed = replace(seen, transl=path)
+    if not moving:
+        placed = place_motion(model, placed, small, progress)
     if floor:
         placed = keep_on_floor(model, placed, camera_up(motion))
     return replace(placed, camera=camera)

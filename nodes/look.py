@@ -67,7 +67,7 @@ class MotionTo3D(io.ComfyNode):
         path = str(target.path)
         types = comfy_api.latest.Types
         model = types.File3D(path, file_format="glb") if hasattr(types, "File3D") else path
-        return io.NodeOutput(target.relative, model, ui={"3d": [target.listing()]})
+        return io.NodeOutput(target.relative, model, ui=target.listing())
 
 
 class OverlayMotion(io.ComfyNode):

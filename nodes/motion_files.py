@@ -176,7 +176,7 @@ class SaveMotion(io.ComfyNode):
         target = next_file(filename_prefix, FORMATS[format].suffix)
         seen = motion if format == "comovi" else levelled(motion, body)
         write_motion(target.path, seen, body, format, **options_of(format, root, joint_names))
-        return io.NodeOutput(target.relative, ui={"files": [target.listing()]})
+        return io.NodeOutput(target.relative, ui=target.listing())
 
 
 def options_of(format: str, root: str, joint_names: str) -> dict[str, str]:

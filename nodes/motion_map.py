@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import torch
 from comfy_api.latest import io
 
 from ..comovi_model.body.frames import check_same_body, in_frame
 from ..comovi_model.body.map_colours import SHADINGS, to_uint8
-from ..comovi_model.body.map_render import iter_motion_map
+from ..comovi_model.body.map_render import PIXELS_AT_ONCE, iter_motion_map
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.place_in_map import place_in_map
 from .choices import listed
 from .frames import Steps, batch_of, frames_of
 from .schema import Body, BodyMotion, make_schema
+
+MOST_SAMPLES = 2**26  # of one picture
 
 
 class DrawMotionMap(io.ComfyNode):
@@ -76,6 +79,7 @@ class DrawMotionMap(io.ComfyNode):
         if motion.camera is None:
             raise ComoviError("this motion has no camera, so nothing says how it is seen; Put Motion before Camera.")
         width, height = width or motion.camera.width, height or motion.camera.height
+        check_size(len(motion), height, width, smoothing)
         seen = in_frame(motion, body, "camera")
         picture = torch.empty(len(seen), height, width, 3)
         groups = iter_motion_map(body, seen, height * smoothing, width * smoothing, shading, Steps(len(seen)))
@@ -85,6 +89,19 @@ class DrawMotionMap(io.ComfyNode):
             picture[done : done + len(fine)] = batch_of(to_uint8(fine))  # as a picture file has it
             done += len(fine)
         return io.NodeOutput(picture)
+
+
+def check_size(frames: int, height: int, width: int, smoothing: int) -> None:
+    """Refuses what would not fit into memory, where the system might otherwise end the whole server."""
+    samples = height * width * smoothing**2
+    at_once = min(frames * samples, max(samples, PIXELS_AT_ONCE))
+    needed = 12 * frames * height * width + 150 * at_once  # bytes
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if samples > MOST_SAMPLES or needed > free:
+        raise ComoviError(
+            f"{frames} frames of {width} x {height} pixels with smoothing {smoothing} need {needed / 2**30:.1f} GiB of "
+            f"memory or more, and {free / 2**30:.1f} are free; make the map smaller or the motion shorter."
+        )
 
 
 class PlaceMotion(io.ComfyNode):

@@ -10,6 +10,8 @@ import folder_paths
 
 from ..comovi_model.errors import ComoviError
 
+LONGEST_NAME = 200  # bytes; most file systems allow 255, and the number and the suffix are added
+
 
 @dataclass(frozen=True)
 class OutputFile:
@@ -24,16 +26,18 @@ class OutputFile:
         """The path from the output folder, as the core's 3D preview wants it."""
         return f"{self.subfolder}/{self.name}" if self.subfolder else self.name
 
-    def listing(self) -> dict[str, str]:
-        """What the queue panel and the API's /history show and /view takes."""
-        return {"filename": self.name, "subfolder": self.subfolder, "type": "output"}
+    def listing(self) -> dict[str, list[dict[str, str]]]:
+        """The node's ui: what the queue panel and the API's /history show and /view takes."""
+        kind = "3d" if self.path.suffix == ".glb" else "files"  # the panel knows what to do with "3d"
+        return {kind: [{"filename": self.name, "subfolder": self.subfolder, "type": "output"}]}
 
 
 def prefix_problem(prefix: str | None) -> bool | str:
     """True, or a sentence that says why no file can have this prefix; None stands for a wired input."""
     if prefix is None:
         return True
-    if not prefix.strip() or any(ord(letter) < 32 for letter in prefix):
+    longest = max(len(part.encode()) for part in prefix.replace("\\", "/").split("/"))
+    if not prefix.strip() or any(ord(letter) < 32 for letter in prefix) or longest > LONGEST_NAME:
         return f"filename_prefix {prefix[:80]!r} is no name for a file; give one such as motion/walk."
     output = os.path.abspath(folder_paths.get_output_directory())
     target = os.path.abspath(os.path.join(output, prefix.replace("\\", "/")))

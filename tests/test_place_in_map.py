@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_comovi.comovi_model.body.before_camera import Placement, stand_before_camera
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.map_colours import to_uint8
 from comfyui_comovi.comovi_model.body.map_render import render_motion_map
@@ -13,6 +14,7 @@ from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.nano import start
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES, ActionRequest
+from comfyui_comovi.comovi_model.nano.examples import example_motion
 from comfyui_comovi.comovi_model.nano.people import load_nano_body
 from comfyui_comovi.comovi_model.nano.scene import HEIGHT, WIDTH, sample_scene
 from comfyui_comovi.comovi_model.place_in_map import place_in_map, reduced
@@ -43,6 +45,19 @@ def test_the_path_is_found_at_any_size(truth, scale):
     assert float((truth.transl - truth.transl[:1])[:, 0].abs().max()) > 0.2  # there was something to find
     assert found.camera is large.camera
     assert told[-1] == 0 and len(told) == len(set(told))
+
+
+def test_a_walk_near_the_camera_is_followed_beyond_the_search():
+    """0.8 m towards a camera at 2.7 m is three times as far as one search goes."""
+    model, walk = start._body_model(), example_motion("walk").slice(0, 33)
+    camera = Camera.from_fov(40.0, 176, 320)
+    truth = stand_before_camera(model, walk, camera, Placement())
+    drawn = to_uint8(render_motion_map(model, truth, 320, 176))
+    found = place_in_map(model, still(truth), drawn)
+    error = (found.transl - truth.transl).abs()
+    assert float((truth.transl[-1] - truth.transl[0])[2]) < -0.5
+    assert float(error[:, :2].max()) < 0.03
+    assert float(error[:, 2].max()) < 0.08
 
 
 def test_a_moving_camera_is_followed(truth):

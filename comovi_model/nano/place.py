@@ -34,8 +34,9 @@ LEAST_PIXELS = 200  # a smaller silhouette says nothing
 def place_motion(
     model: BodyModel, motion: BodyMotion, motion_map: Tensor, progress: Callable[[int, int], None] | None = None
 ) -> BodyMotion:
-    """A motion in the camera frame that stays in the place of frame 0 -> the same, moved to where its map shows it.
+    """A motion in the camera frame near its right places -> the same, moved to where its map shows it.
 
+    A body that stays in the place of frame 0 is near enough when its camera is as far as the nano model's (DEPTHS).
     motion_map (F, H, W, 3) uint8, of the size of the motion's camera. Frame 0 keeps its place. progress(done, total)
     is called after every trial depth.
     """
@@ -43,11 +44,11 @@ def place_motion(
     assert motion.frame == "camera"
     assert camera is not None
     target = silhouette(motion_map.float() / 255, SOLID)
-    pelvis = rest_joints(model, motion.betas)[0] + motion.transl[0]  # (3,)
+    pelvis = rest_joints(model, motion.betas)[0] + motion.transl  # (F, 3)
     vertices = pose_body(model, motion.rotations, motion.betas, motion.transl).vertices
     tried = []
     for depth in DEPTHS.tolist():  # along the ray of the pelvis, so that its pixel stays
-        drawn = visible_body(model, vertices + depth * pelvis, camera.K, *target.shape[1:]).mask()
+        drawn = visible_body(model, vertices + depth * pelvis[:, None], camera.K, *target.shape[1:]).mask()
         tried.append(best_slide(drawn, target))
         if progress is not None:
             progress(len(tried), len(DEPTHS))
@@ -58,7 +59,7 @@ def place_motion(
     share = DEPTHS[0] + step * (DEPTHS[1] - DEPTHS[0])
     across = averaged(between(slide, step), PLACE_FRAMES)  # (F, 2) pixels
     focal = camera.K[[0, 1], [0, 1]]
-    sideways = pad(across / focal, (0, 1)) * (pelvis[2] * (1 + share))[:, None]
+    sideways = pad(across / focal, (0, 1)) * (pelvis[:, 2] * (1 + share))[:, None]
     move = averaged(share[:, None], DEPTH_FRAMES) * pelvis + sideways
     return replace(motion, transl=motion.transl + move - move[:1])  # what frame 0 shows is the error of measuring
 

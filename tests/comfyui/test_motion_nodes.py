@@ -183,6 +183,14 @@ def test_maps_of_a_motion_are_those_of_the_core(comfyui, Graph, motion, smoothin
     assert np.array_equal(pictures(result, flat), to_uint8(render_motion_map(model, motion, 96, 64, "flat")).numpy())
 
 
+def test_a_map_that_does_not_fit_into_memory_is_a_sentence(comfyui, Graph, motion):
+    g = Graph()
+    loaded = load(g, upload(comfyui, motion, "map.npz"))
+    g.save_images(draw(g, loaded, body(g), width=8192, height=8192, smoothing=4))
+    result = comfyui.run(g, check=False)
+    assert "GiB of memory" in result.error and comfyui.alive()
+
+
 def test_a_motion_is_placed_where_its_map_shows_it(comfyui, Graph, motion):
     still = replace(motion, transl=motion.transl[:1].expand(len(motion), -1))
     g = Graph()
@@ -337,7 +345,7 @@ def test_pose_data_is_made(comfyui, Graph, motion):
         assert key in text
 
 
-HOSTILE = ["../../x", "/etc/passwd", "..\\..\\x", "a/../../../x", "", "nul\x00", "  "]
+HOSTILE = ["../../x", "/etc/passwd", "..\\..\\x", "a/../../../x", "", "nul\x00", "  ", "x" * 4000]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
