@@ -90,9 +90,9 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
 
 def read_adapter(model: Any, tensors: dict[str, Tensor], source: str) -> Adapter:
     """Find the model's layers in a file. A file with none of them is an error that says what it holds."""
-    weights = {k: v for k, v in model.model.state_dict().items() if k.startswith(OURS)}
-    starts = beginnings(tensors)
-    maps = key_maps(weights, starts, comovi_network(model).config.interleave)
+    network = comovi_network(model)
+    weights = {OURS + name: weight for name, weight in network.named_parameters()}
+    maps = key_maps(weights, beginnings(tensors), network.config.interleave)
     groups = {group: comfy.lora.load_lora(tensors, maps[group], log_missing=False) for group in GROUPS}
     if not any(groups.values()):
         raise ComoviError(no_match(tensors, source))

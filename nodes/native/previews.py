@@ -9,6 +9,7 @@ previews sees it, without code of ours in the browser.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -135,9 +136,9 @@ def send_to_client() -> Send | None:
     """
     from comfy_execution.progress import NodeState, get_progress_state
     from comfy_execution.utils import get_executing_context
-    from server import PromptServer
 
-    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    module = sys.modules.get("server")  # importing it would start to build one
+    server, context = getattr(getattr(module, "PromptServer", None), "instance", None), get_executing_context()
     if server is None or context is None:
         return None
     registry, node_id, client = get_progress_state(), context.node_id, server.client_id
