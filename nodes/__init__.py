@@ -13,6 +13,8 @@ NODE_FILES: tuple[str, ...] = (
     # one module name a line, in the order in which the menu shows them
     "load_model",
     "load_nano",
+    "lora",
+    "model_report",
     "conditioning",
     "latents",
     "official_sampling",
