@@ -1,0 +1,1 @@
+"""Better motion from imperfect motion: gaps, outliers, smoothing, time base, floor, feet; and cutting and joining."""
