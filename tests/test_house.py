@@ -36,6 +36,7 @@ SUB_ROOMS = {  # inside comovi_model: what each may import besides itself and th
     "body": set(),
     "comovi": {"wan", "body", "nano"},
     "nano": {"wan", "body", "comovi"},
+    "clean": {"body", "nano"},
 }
 RUNTIME = {"torch", "numpy", "PIL", "safetensors", "av", "tqdm"}
 OPTIONAL = {"triton", "xformers", "smplx", "nvdiffrast", "deepspeed", "scenedetect", "scipy", "flash_attn", "numba"}

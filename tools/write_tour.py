@@ -18,6 +18,7 @@ ROOMS = {
     "comovi_model/comovi": "the dual-branch network of the paper and its checkpoints",
     "comovi_model/body": "people in 3D: bodies, motions, motion maps",
     "comovi_model/body/files": "one file per format of other tools",
+    "comovi_model/clean": "gaps, smoothing, time base, floor, feet, cutting and joining of motions",
     "comovi_model/motion_io": "motion files of other tools, in and out",
     "comovi_model/nano": "the embedded model and the synthetic people it learned from",
     "comovi_model/show": "looking at motions: overlay, turntable, sheets, curves, the page with the 3D player",

@@ -6,7 +6,7 @@ up, metres, float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ ANKLES, TOES = (0, 2), (1, 3)  # as foot points
 @dataclass(frozen=True)
 class FootLockSettings:
     blend_seconds: float = 0.2  # in which a foot leaves and returns to the path it had
-    contacts: ContactSettings = ContactSettings()
+    contacts: ContactSettings = field(default_factory=ContactSettings)
     lowest_pelvis: float = 0.08  # metres it may sink where a planted foot would be out of the leg's reach
 
 

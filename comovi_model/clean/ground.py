@@ -69,11 +69,8 @@ def ground(motion: BodyMotion, model: BodyModel, tilt: bool | None = None, centr
     stood = motion.moved(upright, torch.zeros(3), pelvis)  # y up now
     start = pelvis + stood.transl[0]
     shift = torch.tensor([-start[0] if centre else 0.0, -floor.height, -start[2] if centre else 0.0])
-    stood = replace(
-        stood.moved(torch.eye(3), shift, pelvis),
-        frame="yup",
-        camera=None if motion.frame == "camera" else motion.camera,
-    )
+    camera = None if motion.frame == "camera" else motion.camera  # nobody knows it in the new axes
+    stood = replace(stood.moved(torch.eye(3), shift, pelvis), frame="yup", camera=camera)
     degrees = math.degrees(math.acos(float((level @ floor.up)[1].clamp(-1, 1))))
     note = {"ground": round(floor.height, 5), "tilt_degrees": round(degrees, 3), "contacts": floor.contacts}
     return noted(stood.to_frame(frame, pelvis), note)

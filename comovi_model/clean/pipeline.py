@@ -118,10 +118,8 @@ def _foot_lock(motion: BodyMotion, model: BodyModel, settings: CleanSettings) ->
     before, after = skate(motion, model, contacts), skate(locked, model, contacts)
     slid = f"{before.metres_per_second:.3f} -> {after.metres_per_second:.3f} m/s"
     moved = mean_distance_mm(motion, locked, model)
-    return (
-        locked,
-        f"feet: standing {contacts.any(1).double().mean():.0%} of the time, sliding {slid}, joints moved {moved:.1f} mm",
-    )
+    share = float(contacts.any(1).double().mean())
+    return locked, f"feet: on the floor in {share:.0%} of the frames, sliding {slid}, joints moved {moved:.1f} mm"
 
 
 def _measures(before: BodyMotion, after: BodyMotion, model: BodyModel) -> list[str]:

@@ -126,10 +126,11 @@ def one_euro(
         backward = _one_euro_pass(values.flip(0), valid.flip(0), rate, min_cutoff, beta, pull, push).flip(0)
         return forward, backward
 
-    turned = slerp(*run(rotations, relative_log, step_from), 0.5)
+    forward, backward = run(rotations, relative_log, step_from)
+    turned = slerp(forward, backward, 0.5)
     if root_path:
-        moved = run(path[:, None], lambda a, b: b - a, lambda a, b: a + b)
-        path = (moved[0] + moved[1])[:, 0] / 2
+        forward, backward = run(path[:, None], lambda a, b: b - a, lambda a, b: a + b)
+        path = (forward + backward)[:, 0] / 2
     note = {"smooth": "one-euro", "min_cutoff": min_cutoff, "beta": beta, "causal": causal}
     return _smoothed(motion, turned, path, note)
 

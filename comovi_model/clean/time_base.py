@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -116,6 +117,6 @@ def _cubic(motion: BodyMotion, before: Tensor, after: Tensor, share: Tensor) -> 
     start, end = rotations[before], rotations[after]
     turns = [start, step_from(start, turn[before] / 3), step_from(end, -turn[after] / 3), end]
     while len(turns) > 1:
-        turns = [slerp(a, b, share[:, None]) for a, b in zip(turns, turns[1:], strict=False)]
-        points = [_mix(a, b, share) for a, b in zip(points, points[1:], strict=False)]
+        turns = [slerp(a, b, share[:, None]) for a, b in pairwise(turns)]
+        points = [_mix(a, b, share) for a, b in pairwise(points)]
     return turns[0], points[0]
