@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from comfy_api.latest import io
 
-from .frames import Steps, check_interrupt, frames_of
-from .schema import Body, BodyMotion, make_schema
+from ..comovi_model.body.cameras import Camera
+from ..comovi_model.body.map_colours import SHADINGS
+from ..comovi_model.fit.fit_map import FitSettings, fit_motion_map
+from .choices import listed
+from .frames import Steps, frames_of
+from .schema import ADVANCED, Body, BodyMotion, make_schema
 
 
 class MotionFromMap(io.ComfyNode):
@@ -22,7 +27,6 @@ class MotionFromMap(io.ComfyNode):
             search_aliases=["fit", "smplify", "motion capture", "mocap", "pose estimation", "map to motion"],
             inputs=[
                 io.Image.Input("motion_map", tooltip="Frames of a motion map on white, all of one person."),
-                BodyMotion.Input("start_pose", tooltip="Where the body is in the first frame, with its camera."),
                 Body.Input("body", tooltip="The body that the map shows."),
                 io.Float.Input(
                     "fps",
@@ -32,6 +36,30 @@ class MotionFromMap(io.ComfyNode):
                     step=0.01,
                     tooltip="Frames per second of the map; CoMoVi's clips have 16.",
                 ),
+                BodyMotion.Input(
+                    "start_pose",
+                    optional=True,
+                    tooltip="Where the body is in the first frame, with its camera. Without it the pose is searched, "
+                    "which takes longer and may find the wrong one.",
+                ),
+                io.Float.Input(
+                    "field_of_view",
+                    default=40.0,
+                    min=1.0,
+                    max=150.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="Used without a start pose: what the height of the map spans, in degrees.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "shading",
+                    options=list(SHADINGS),
+                    default=SHADINGS[0],
+                    optional=True,
+                    tooltip="How the map was drawn; the models' own maps are 'phong_reference'.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 BodyMotion.Output(display_name="motion", tooltip="The motion; frames that failed are marked."),
@@ -40,14 +68,22 @@ class MotionFromMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, motion_map, start_pose, body, fps) -> io.NodeOutput:
-        from ..comovi_model.fit.fit_map import fit_motion_map
+    def validate_inputs(cls, shading=None):
+        return listed(cls, {"shading": shading})
 
+    @classmethod
+    def execute(cls, motion_map, body, fps, start_pose=None, field_of_view=40.0, shading=SHADINGS[0]) -> io.NodeOutput:
         frames = frames_of(motion_map, "motion_map")
-        start = start_pose.slice(0, 1)
-        check_interrupt()
-        result = fit_motion_map(frames, body, start, fps=fps, on_progress=Steps(len(frames)))
-        motion = replace(result.motion, provenance={**start.provenance, **result.motion.provenance})
+        begin: dict[str, Any] = {}
+        known: dict[str, Any] = {}
+        if start_pose is None:
+            begin["camera"] = Camera.from_fov(field_of_view, frames.shape[2], frames.shape[1])
+        else:
+            begin["start"] = start_pose.slice(0, 1)
+            known = start_pose.provenance
+        settings = FitSettings(shading=shading)
+        result = fit_motion_map(frames, body, **begin, fps=fps, on_progress=Steps(len(frames)), settings=settings)
+        motion = replace(result.motion, provenance={**known, **result.motion.provenance})
         return io.NodeOutput(motion, "\n".join(result.report()))
 
 

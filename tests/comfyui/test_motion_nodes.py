@@ -479,3 +479,22 @@ def test_a_motion_is_read_from_its_map(comfyui, Graph, motion):
     assert "9 frames; score" in result.text(report)
     done, total = result.progress(fit)[-1]
     assert done == total
+
+
+def test_a_flat_map_is_read_without_a_start_pose(new_comfyui, Graph, motion):
+    """Only the lens is known; the search finds the first pose itself."""
+    seen = motion.slice(0, 3)
+    g = Graph()
+    who = body(g)
+    shown = draw(g, load(g, upload(new_comfyui, seen, "flat.npz")), who, shading="flat", smoothing=2)
+    degrees = float(2 * torch.atan(96 / motion.camera.K[1, 1]).rad2deg())
+    known = {"field_of_view": degrees, "shading": "flat"}
+    fit = g.add("CoMoVi_MotionFromMap", motion_map=shown, body=who, fps=16.0, **known)
+    saved = save(g, fit, who)
+    found = motion_in(new_comfyui.run(g), saved)
+    model = load_nano_body()
+    ours = pose_joints(model, found.rotations, found.betas, found.transl)
+    truth = pose_joints(model, seen.rotations, seen.betas, seen.transl)
+    assert float((ours[:, 0] - truth[:, 0]).norm(dim=-1).max()) < 0.5  # of 9 m, because the stature is not known
+    error = (ours - ours[:, :1] - truth + truth[:, :1]).norm(dim=-1)
+    assert float(error.mean()) < 0.06  # metres
