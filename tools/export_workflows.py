@@ -80,6 +80,7 @@ async ({api, flow}) => {
       }
       const frame = new LGraphGroup(group.title);
       frame.color = group.colour;
+      frame.font_size = 20;
       frame.pos = [x, y];
       frame.size = [inner_x - GAP + MARGIN - x, bottom + MARGIN - y];
       graph.add(frame);

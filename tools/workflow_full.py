@@ -192,7 +192,7 @@ def image_to_video(
             [models, Group("1  The sentence", ORANGE, [sentence(walk)])],
             [
                 Group(
-                    "2  The start: a picture, and its person as a motion map",
+                    "2  The start: a picture and its motion map",
                     GREEN,
                     [picture(), start_pose(), check_start()],
                 ),

@@ -189,7 +189,7 @@ QUICK_START = Flow(
     [
         [nano_models(), Group("1  The sentence", ORANGE, [sentence()])],
         [
-            Group("2  The start: a person, and the same person as a motion map", GREEN, [nano_start(3), previews()]),
+            Group("2  The start: a person and their motion map", GREEN, [nano_start(3), previews()]),
             Group("3  Sample both halves together", PURPLE, [[conditioning(), *split_and_decode()], [sampler()]]),
         ],
         [
@@ -215,7 +215,7 @@ DRIVE = Flow(
     "drive_video_with_my_motion",
     "Drive a video with my motion",
     [
-        [nano_models(), Group("1  The sentence (clothes; what happens is in the motion)", ORANGE, [sentence(WALKER)])],
+        [nano_models(), Group("1  The sentence", ORANGE, [sentence(WALKER)])],
         [
             Group(
                 "2  My motion, and the person who will move so",
@@ -295,9 +295,9 @@ VIDEO_TO_MOTION = Flow(
     [
         [nano_models(), Group("1  The sentence", ORANGE, [sentence("a man in a green shirt and black trousers bows")])],
         [
-            Group("2  The start: a person, and the same person as a motion map", GREEN, [nano_start(11), previews()]),
+            Group("2  The start: a person and their motion map", GREEN, [nano_start(11), previews()]),
             Group(
-                "3  A clip to read (or your own: see the note)",
+                "3  A clip to read",
                 GREY,
                 [
                     [conditioning(), sampler(seed=3)],
@@ -352,4 +352,79 @@ VIDEO_TO_MOTION = Flow(
     ],
 )
 
-FLOWS = [QUICK_START, DRIVE, VIDEO_TO_MOTION, *FULL_FLOWS]
+MAP_TO_BVH = Flow(
+    "map_to_bvh",
+    "Motion map to BVH",
+    [
+        [
+            nano_models(),
+            Group(
+                "1  The sentence",
+                ORANGE,
+                [sentence("a man in a green shirt and blue trousers kicks with the left leg")],
+            ),
+        ],
+        [
+            Group("2  The start: a person and their motion map", GREEN, [nano_start(8), previews()]),
+            Group(
+                "3  A generated motion map (or your own)",
+                PURPLE,
+                [[conditioning(), split_and_decode()[0], split_and_decode()[2]], [sampler()]],
+            ),
+        ],
+        [
+            Group(
+                "4  The body is fitted to every frame of the map",
+                BLUE,
+                [
+                    [
+                        Node(
+                            "motion",
+                            "CoMoVi_MotionFromMap",
+                            {
+                                "motion_map": Out("map", "IMAGE"),
+                                "start_pose": Out("start", "start_pose"),
+                                "body": Out("body", "body"),
+                                "fps": 16.0,
+                            },
+                        ),
+                        save_motion(Out("motion", "motion"), "comovi/motion_of_map", "bvh"),
+                    ],
+                    [
+                        Node(
+                            "report",
+                            "PreviewAny",
+                            {"source": Out("motion", "report")},
+                            title="How well it was read",
+                            height=320,
+                        )
+                    ],
+                ],
+            ),
+            Group(
+                "5  The fitted body over the map",
+                GREY,
+                [
+                    save_video("map_clip", Out("map", "IMAGE"), "comovi/generated_map", "Motion map"),
+                    [
+                        Node(
+                            "overlay",
+                            "CoMoVi_OverlayMotion",
+                            {
+                                "images": Out("map", "IMAGE"),
+                                "motion": Out("motion", "motion"),
+                                "body": Out("body", "body"),
+                                "style": "wireframe",
+                            },
+                            width=280,
+                        ),
+                        *save_video("overlay", Out("overlay", "images"), "comovi/body_over_map", "Body over map"),
+                    ],
+                ],
+            ),
+        ],
+        [Group("6  In 3D", GREEN, [look_3d(Out("motion", "motion"), "comovi/body_of_map")])],
+    ],
+)
+
+FLOWS = [QUICK_START, DRIVE, VIDEO_TO_MOTION, MAP_TO_BVH, *FULL_FLOWS]

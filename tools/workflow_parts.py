@@ -94,7 +94,7 @@ def nano_models() -> Group:
         Node("nano", "CoMoVi_LoadNanoClipVae", {}),
         Node("body", "CoMoVi_LoadBody", {"body": NANO_BODY}),
     ]
-    return Group("Models (embedded, nothing to download)", BLUE, [load])
+    return Group("Models (embedded)", BLUE, [load])
 
 
 def full_models(weight_dtype: str = "default", branches: str = "both", clip_device: str = "default") -> Group:
