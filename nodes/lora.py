@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .choices import listed
 from .native.lora import Strengths, apply_lora
 from .schema import make_schema
+from .shown_text import shown_text
 
 
 def strength(name: str, default: float, tooltip: str) -> io.Float.Input:
@@ -70,7 +71,7 @@ class ApplyLora(io.ComfyNode):
     ) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
         patched, lines = apply_lora(model, path, Strengths(strength_video, strength_motion, strength_couplings))
-        return io.NodeOutput(patched, ui=ui.PreviewText("\n".join(lines)))
+        return io.NodeOutput(patched, ui=shown_text("\n".join(lines)))
 
 
 NODES = [ApplyLora]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .native.report import model_report
 from .schema import make_schema
+from .shown_text import shown_text
 
 
 class ModelReport(io.ComfyNode):
@@ -30,7 +31,7 @@ class ModelReport(io.ComfyNode):
     @classmethod
     def execute(cls, model: io.Model.Type) -> io.NodeOutput:
         text = "\n".join(model_report(model))
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        return io.NodeOutput(text, ui=shown_text(text))
 
 
 NODES = [ModelReport]
