@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, cli_convert
+from . import __version__, cli_clean, cli_convert
 from .cli_show import SHOW_EXAMPLES, add_show
 from .comovi_model.errors import ComoviError
 from .comovi_model.files import file_error, require_place
@@ -49,6 +49,7 @@ VERB_EXAMPLES = {
         "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
     ],
     "convert": cli_convert.EXAMPLES,
+    "clean": cli_clean.EXAMPLES,
     "show": SHOW_EXAMPLES,
     "doctor": ["comovi doctor"],
     "verify": ["comovi verify tests/golden/comovi_tiny_A.safetensors"],
@@ -209,6 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
     draw.set_defaults(run=_map)
 
     cli_convert.add_convert(add_verb("convert", "turn a motion file into one of another format"))
+    cli_clean.add_clean(add_verb("clean", "mend, smooth, cut and join motion files"))
 
     add_show(add_verb, _size)
 

@@ -62,7 +62,10 @@ def clean_motion(
         lines.append(line)
         if on_step is not None:
             on_step(number, len(steps))
-    return CleanResult(cleaned, (*lines, *_measures(motion, cleaned, model)))
+    lines.append(f"jitter: {jitter(motion, model):.0f} -> {jitter(cleaned, model):.0f} m/s^3")
+    if not settings.ground:  # which moves everything
+        lines.append(f"joints moved {mean_distance_mm(motion, cleaned, model):.1f} mm on average")
+    return CleanResult(cleaned, tuple(lines))
 
 
 Step = Callable[[BodyMotion, BodyModel, CleanSettings], tuple[BodyMotion, str]]
@@ -120,10 +123,3 @@ def _foot_lock(motion: BodyMotion, model: BodyModel, settings: CleanSettings) ->
     moved = mean_distance_mm(motion, locked, model)
     share = float(contacts.any(1).double().mean())
     return locked, f"feet: on the floor in {share:.0%} of the frames, sliding {slid}, joints moved {moved:.1f} mm"
-
-
-def _measures(before: BodyMotion, after: BodyMotion, model: BodyModel) -> list[str]:
-    lines = [f"jitter: {jitter(before, model):.0f} -> {jitter(after, model):.0f} m/s^3"]
-    if before.frame == after.frame:
-        lines.append(f"joints moved {mean_distance_mm(before, after, model):.1f} mm on average")
-    return lines
