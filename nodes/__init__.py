@@ -26,6 +26,7 @@ NODE_FILES: tuple[str, ...] = (
     "motion_from_map",
     "motion_files",
     "look",
+    "show_motion",
     "pose_data",
 )
 
