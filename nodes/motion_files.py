@@ -11,16 +11,19 @@ from comfy_api.latest import io
 from ..comovi_model.body.upright import levelled
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, read_motion, write_motion
+from ..comovi_model.motion_io.writing import options_of
 from ..comovi_model.nano.examples import EXAMPLES, example_motion
 from .choices import listed
 from .frames import check_interrupt
 from .output_files import next_file, prefix_problem
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 
-READABLE = {row.suffix for row in FORMATS.values() if row.reads} - {".zip"} | {".pkl", ".pt", ".gltf", ".npy"}
+READABLE = {row.suffix for row in FORMATS.values() if row.reads} | {".gltf", ".pth"}
 WRITABLE = [row.name for row in FORMATS.values() if row.writes]
 DEEPEST, MOST_FILES = 5, 5000  # of what is looked through below a folder, so that a full disk does not stop the menu
 AS_IN_FILE, OUTPUT = "as in the file", " [output]"
+UNITS = ("m", "cm", "mm", "inch", "foot")
+SPACES = ("world", "camera")
 EXAMPLE_FILES = {f"{name} (example)": name for name in EXAMPLES}  # come with this pack
 
 
@@ -81,7 +84,7 @@ class LoadMotion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "up_axis",
-                    options=[AS_IN_FILE, "y", "z"],
+                    options=[AS_IN_FILE, "y", "z", "x"],
                     default=AS_IN_FILE,
                     tooltip="Which axis of the file points up. Change it if the body lies on its side.",
                 ),
@@ -89,6 +92,29 @@ class LoadMotion(io.ComfyNode):
                     "body",
                     optional=True,
                     tooltip="Whose skeleton the motion goes to, for files of other skeletons (BVH, GLB, joints).",
+                ),
+                io.Combo.Input(
+                    "units",
+                    options=[AS_IN_FILE, *UNITS],
+                    default=AS_IN_FILE,
+                    optional=True,
+                    tooltip="Units of length of a skeleton file, if the body comes out as a giant or a dwarf.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "space",
+                    options=[AS_IN_FILE, *SPACES],
+                    default=AS_IN_FILE,
+                    optional=True,
+                    tooltip="For results of estimators that hold both: the path over the floor, or as the camera sees.",
+                    **ADVANCED,
+                ),
+                io.String.Input(
+                    "person",
+                    default="",
+                    optional=True,
+                    tooltip="Which person of a file with several; empty takes the one who is there longest.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[
@@ -98,8 +124,8 @@ class LoadMotion(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None, up_axis=None):
-        return listed(cls, {"file": file, "up_axis": up_axis})
+    def validate_inputs(cls, file=None, up_axis=None, units=None, space=None):
+        return listed(cls, {"file": file, "up_axis": up_axis, "units": units, "space": space})
 
     @classmethod
     def fingerprint_inputs(cls, file, **others):
@@ -109,13 +135,13 @@ class LoadMotion(io.ComfyNode):
         return f"{file} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod
-    def execute(cls, file, fps, up_axis, body=None) -> io.NodeOutput:
+    def execute(cls, file, fps, up_axis, body=None, units=AS_IN_FILE, space=AS_IN_FILE, person="") -> io.NodeOutput:
         if file in EXAMPLE_FILES:
             motion = example_motion(EXAMPLE_FILES[file])
             return io.NodeOutput(motion, f"an example: {len(motion)} frames at {motion.fps:g} per second, axes yup")
-        overrides = {"fps": fps or None, "up": None if up_axis == AS_IN_FILE else up_axis}
-        given = {name: value for name, value in overrides.items() if value is not None}
-        found = read_motion(file_path(file), body=body, **given)
+        chosen = {"up": up_axis, "units": units, "space": space, "fps": fps, "person": person.strip()}
+        overrides = {name: value for name, value in chosen.items() if value and value != AS_IN_FILE}
+        found = read_motion(file_path(file), body=body, **overrides)
         motion = found.motion
         lines = [
             f"{FORMATS[found.format].description} ({found.format})",
@@ -151,14 +177,14 @@ class SaveMotion(io.ComfyNode):
                     options=list(ROOTS),
                     default=ROOTS[0],
                     tooltip="centred: on the floor, starting at the origin. absolute: where the camera or the file "
-                    "had it. off: on the spot. For bvh, glb, usda, obj, pc2 and json.",
+                    "had it. off: on the spot. Not for comovi and humanml3d.",
                     **ADVANCED,
                 ),
                 io.Combo.Input(
                     "joint_names",
                     options=list(NAMINGS),
                     default=NAMINGS[0],
-                    tooltip="How the joints are called, for bvh, glb and usda.",
+                    tooltip="How the joints are called, for bvh, glb, usda and json.",
                     **ADVANCED,
                 ),
             ],
@@ -175,18 +201,10 @@ class SaveMotion(io.ComfyNode):
         check_interrupt()
         target = next_file(filename_prefix, FORMATS[format].suffix)
         seen = motion if format == "comovi" else levelled(motion, body)
-        write_motion(target.path, seen, body, format, **options_of(format, root, joint_names))
+        wanted = {"root": root, "names": joint_names}
+        has = options_of(format)
+        write_motion(target.path, seen, body, format, **{name: wanted[name] for name in wanted if name in has})
         return io.NodeOutput(target.relative, ui=target.listing())
-
-
-def options_of(format: str, root: str, joint_names: str) -> dict[str, str]:
-    """The options that a format has, where they differ from what it does by itself."""
-    options = {}
-    if format in ("bvh", "glb", "usda", "obj", "pc2", "json") and root != ROOTS[0]:
-        options["root"] = root
-    if format in ("bvh", "glb", "usda") and joint_names != NAMINGS[0]:
-        options["names"] = joint_names
-    return options
 
 
 NODES = [LoadMotion, SaveMotion]

@@ -9,7 +9,6 @@ from comfy_api.latest import io
 
 from ..comovi_model.body.cameras import Camera
 from ..comovi_model.body.map_colours import SHADINGS
-from ..comovi_model.fit.fit_map import FitSettings, fit_motion_map
 from .choices import listed
 from .frames import Steps, frames_of
 from .schema import ADVANCED, Body, BodyMotion, make_schema
@@ -73,6 +72,8 @@ class MotionFromMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion_map, body, fps, start_pose=None, field_of_view=40.0, shading=SHADINGS[0]) -> io.NodeOutput:
+        from ..comovi_model.fit.fit_map import FitSettings, fit_motion_map
+
         frames = frames_of(motion_map, "motion_map")
         begin: dict[str, Any] = {}
         known: dict[str, Any] = {}

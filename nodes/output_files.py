@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,14 @@ class OutputFile:
         return f"{self.subfolder}/{self.name}" if self.subfolder else self.name
 
     def listing(self) -> dict[str, list[dict[str, str]]]:
-        """The node's ui: what the queue panel and the API's /history show and /view takes."""
+        """The node's ui: what the queue panel and the API's /history show and /view takes.
+
+        Also files of the same name that a format leaves beside its own, as the rest mesh of a point cache.
+        """
         kind = "3d" if self.path.suffix == ".glb" else "files"  # the panel knows what to do with "3d"
-        return {kind: [{"filename": self.name, "subfolder": self.subfolder, "type": "output"}]}
+        beside = sorted(path.name for path in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*"))
+        names = [self.name, *(name for name in beside if name != self.name)]
+        return {kind: [{"filename": name, "subfolder": self.subfolder, "type": "output"} for name in names]}
 
 
 def prefix_problem(prefix: str | None) -> bool | str:

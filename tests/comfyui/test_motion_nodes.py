@@ -21,6 +21,7 @@ from comfyui_comovi.comovi_model.body.map_render import render_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.named_poses import pose_names
 from comfyui_comovi.comovi_model.body.smpl import pose_joints
+from comfyui_comovi.comovi_model.motion_io import FORMATS
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES, ActionRequest
 from comfyui_comovi.comovi_model.nano.people import load_nano_body as drawn_body
 from comfyui_comovi.comovi_model.nano.scene import HEIGHT, WIDTH, sample_scene
@@ -235,24 +236,65 @@ def test_a_motion_without_a_camera_is_put_before_one(comfyui, Graph, motion):
     assert "9 frames at 16 per second" in result.text(info)
 
 
-@pytest.mark.parametrize("format", ["comovi", "amass", "glb"])
-def test_motions_are_written_and_listed(comfyui, Graph, motion, format):
+WRITTEN = tuple(row.name for row in FORMATS.values() if row.writes)
+BEGINS = {"glb": b"glTF", "bvh": b"HIERARCHY", "usda": b"#usda", "pc2": b"POINTCACHE2", "obj": b"PK", "json": b"{"}
+
+
+def test_motions_are_written_listed_and_read_again_in_every_format(comfyui, Graph, motion):
+    """One prompt writes all, a second one reads all; poses come back as well as the format can hold them."""
     g = Graph()
-    saved = save(g, load(g, upload(comfyui, motion, "out.npz")), body(g, MANNEQUIN), format, f"some/{format}")
-    shown = g.add("PreviewAny", source=saved)
+    loaded, who = load(g, upload(comfyui, motion, "out.npz")), body(g)
+    saved = {format: save(g, loaded, who, format, f"some/{format}") for format in WRITTEN}
+    shown = {format: g.add("PreviewAny", source=node) for format, node in saved.items()}
     result = comfyui.run(g)
-    (file,) = result.files(saved)
-    assert (file["subfolder"], file["type"]) == ("some", "output")
-    assert result.text(shown) == f"some/{file['filename']}"
-    content = result.content(saved)
-    if format == "glb":
-        assert content[:4] == b"glTF"
-        return
-    arrays = np.load(io.BytesIO(content), allow_pickle=False)
-    assert arrays["poses"].shape == (len(motion), 156)
-    if format == "comovi":
-        found = motion_in(result, saved)
-        assert torch.equal(found.rotations, motion.rotations) and torch.equal(found.transl, motion.transl)
+    g = Graph()
+    again = {}
+    for format, node in saved.items():
+        file, *beside = result.files(node)
+        assert (file["subfolder"], file["type"]) == ("some", "output")
+        assert file["filename"].endswith(FORMATS[format].suffix)
+        assert [other["filename"][-4:] for other in beside] == ([".obj"] if format == "pc2" else [])
+        assert result.text(shown[format]) == f"some/{file['filename']}"
+        assert result.content(node).startswith(BEGINS.get(format, b""))
+        read = load(g, f"some/{file['filename']} [output]", body=body(g))
+        again[format] = save(g, g.add("CoMoVi_SetCamera", motion=read, body=body(g), **VIEW), body(g))
+    result = comfyui.run(g)
+    model = load_nano_body()
+    truth = pose_joints(model, motion.rotations, motion.betas, motion.transl)
+    for format, node in again.items():
+        found = motion_in(result, node)
+        joints = pose_joints(model, found.rotations, found.betas, found.transl)
+        if format == "humanml3d":  # 20 frames per second, and one less
+            assert len(found) >= len(motion) and found.fps == 20
+            continue
+        assert len(found) == len(motion), format
+        error = (shape_of(joints) - shape_of(truth)).abs().mean()
+        assert float(error) < (0.03 if format in ("obj", "pc2", "joints") else 0.005), format
+
+
+def shape_of(joints: torch.Tensor) -> torch.Tensor:
+    """Distances (F, 24, 24) between joints: the pose, wherever it stands."""
+    return torch.cdist(joints, joints)
+
+
+def test_a_comovi_file_loses_nothing_and_is_an_amass_file_too(comfyui, Graph, motion):
+    g = Graph()
+    saved = save(g, load(g, upload(comfyui, motion, "out.npz")), body(g, MANNEQUIN))
+    result = comfyui.run(g)
+    found = motion_in(result, saved)
+    assert torch.equal(found.rotations, motion.rotations) and torch.equal(found.transl, motion.transl)
+    assert np.load(io.BytesIO(result.content(saved)))["poses"].shape == (len(motion), 156)
+
+
+def test_the_options_of_formats_reach_the_files(comfyui, Graph, motion):
+    g = Graph()
+    loaded, who = load(g, upload(comfyui, motion, "out.npz")), body(g)
+    usual = {"motion": loaded, "body": who, "filename_prefix": "options/x"}
+    named = g.add("CoMoVi_SaveMotion", **usual, format="bvh", root="off", joint_names="mixamo")
+    spot = g.add("CoMoVi_SaveMotion", **usual, format="glb", root="off", joint_names="smpl")
+    result = comfyui.run(g)
+    assert b"mixamorig" in result.content(named)
+    assert np.ptp(root_path(result.content(spot)), axis=0)[[0, 2]].max() < 1e-6
 
 
 def test_a_saved_motion_can_be_loaded_again(comfyui, Graph, motion):
@@ -372,6 +414,8 @@ def test_hostile_names_are_refused_at_validation(comfyui, Graph, motion, name):
         ("CoMoVi_MotionTo3D", {"root": "moon"}),
         ("CoMoVi_OverlayMotion", {"style": "disco"}),
         ("CoMoVi_LoadMotion", {"up_axis": "w"}),
+        ("CoMoVi_LoadMotion", {"units": "parsec"}),
+        ("CoMoVi_LoadMotion", {"space": "outer"}),
         ("CoMoVi_LoadMotion", {"fps": -1}),
         ("CoMoVi_StartPose", {"width": 0}),
         ("CoMoVi_StartPose", {"field_of_view": 180.0}),
