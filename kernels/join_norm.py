@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .norm_modulate import norm_modulate
+from .dispatch import one_row, refusal
+from .norm_modulate import norm_modulate_formula
 
 
 def join(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -35,9 +36,11 @@ def join_norm_affine(
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(joined in the dtype of x, LayerNorm(joined) with learned weight and bias in `out_dtype`)."""
-    joined = join(x, update, gate)
-    normed = F.layer_norm(joined, joined.shape[-1:], weight.to(joined.dtype), bias.to(joined.dtype), eps)
-    return joined, normed.to(out_dtype or x.dtype)
+    if one_row(gate) and not refusal("join_norm", x, update, gate, weight, bias):
+        from . import library
+
+        return library.join_norm_affine(x, update, gate, weight, bias, eps, out_dtype or x.dtype)
+    return join_norm_affine_formula(x, update, gate, weight, bias, eps, out_dtype)
 
 
 def join_norm_modulate(
@@ -50,5 +53,37 @@ def join_norm_modulate(
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(joined in the dtype of x, LayerNorm(joined) * (1 + scale) + shift in `out_dtype`)."""
+    if one_row(gate, shift, scale) and not refusal("join_norm", x, update, gate, shift, scale):
+        from . import library
+
+        return library.join_norm_modulate(x, update, gate, shift, scale, eps, out_dtype or x.dtype)
+    return join_norm_modulate_formula(x, update, gate, shift, scale, eps, out_dtype)
+
+
+def join_norm_affine_formula(
+    x: Tensor,
+    update: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition of `join_norm_affine`, in plain PyTorch."""
     joined = join(x, update, gate)
-    return joined, norm_modulate(joined, shift, scale, eps, out_dtype or x.dtype)
+    normed = F.layer_norm(joined, joined.shape[-1:], weight.to(joined.dtype), bias.to(joined.dtype), eps)
+    return joined, normed.to(out_dtype or x.dtype)
+
+
+def join_norm_modulate_formula(
+    x: Tensor,
+    update: Tensor,
+    gate: Tensor | None,
+    shift: Tensor,
+    scale: Tensor,
+    eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition of `join_norm_modulate`, in plain PyTorch."""
+    joined = join(x, update, gate)
+    return joined, norm_modulate_formula(joined, shift, scale, eps, out_dtype or x.dtype)

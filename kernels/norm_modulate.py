@@ -15,11 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dispatch import one_row, refusal
+
 
 def norm_modulate(
     x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
 ) -> Tensor:
     """(B, F, S, D) -> (B, F, S, D) in `out_dtype` (default: that of x)."""
+    if one_row(shift, scale) and not refusal("norm_modulate", x, shift, scale):
+        from . import library
+
+        return library.norm_modulate(x, shift, scale, eps, out_dtype or x.dtype)
+    return norm_modulate_formula(x, shift, scale, eps, out_dtype)
+
+
+def norm_modulate_formula(
+    x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """The definition, in plain PyTorch; float64 for float64 inputs."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     normed = F.layer_norm(wide, wide.shape[-1:], eps=eps)
     return torch.addcmul(shift, normed, 1 + scale).to(out_dtype or x.dtype)

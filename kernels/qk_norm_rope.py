@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .dispatch import refusal
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """(..., D) -> (..., D), float32 or wider."""
@@ -36,7 +38,11 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def norm_heads(x: Tensor, weight: Tensor, num_heads: int, eps: float = 1e-6) -> Tensor:
     """RMS norm and split into heads: (B, L, D) -> (B, L, N, d) in the dtype of x. No rotation (cross attention)."""
-    return rms_norm(x, weight, eps).to(x.dtype).unflatten(-1, (num_heads, -1))
+    if not refusal("qk_norm_rope", x, weight):
+        from . import library
+
+        return library.norm_heads(x, weight, num_heads, eps)
+    return norm_heads_formula(x, weight, num_heads, eps)
 
 
 def qk_norm_rope(
@@ -50,6 +56,29 @@ def qk_norm_rope(
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
     """q, k (B, L, D) -> normed and rotated (B, L, N, d) each, in their own dtype."""
+    if not refusal("qk_norm_rope", q, k, q_weight, k_weight, cos, sin):
+        from . import library
+
+        return library.qk_norm_rope(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
+    return qk_norm_rope_formula(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
+
+
+def norm_heads_formula(x: Tensor, weight: Tensor, num_heads: int, eps: float = 1e-6) -> Tensor:
+    """The definition of `norm_heads`, in plain PyTorch."""
+    return rms_norm(x, weight, eps).to(x.dtype).unflatten(-1, (num_heads, -1))
+
+
+def qk_norm_rope_formula(
+    q: Tensor,
+    k: Tensor,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    num_heads: int,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """The definition of `qk_norm_rope`, in plain PyTorch."""
     q_heads = rms_norm(q, q_weight, eps).unflatten(-1, (num_heads, -1))
     k_heads = rms_norm(k, k_weight, eps).unflatten(-1, (num_heads, -1))
     return rotate_pairs(q_heads, cos, sin).to(q.dtype), rotate_pairs(k_heads, cos, sin).to(k.dtype)

@@ -19,6 +19,10 @@ PACKAGE = "comfyui_comovi"
 # Two cores are common where tests run; spinning OpenMP threads make several processes slow each other down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Without a GPU, Triton kernels are interpreted. Triton reads this once, when it is first imported by anything.
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def _use_checkout() -> None:
     spec = importlib.util.spec_from_file_location(PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])

@@ -1,0 +1,125 @@
+"""Which implementation of an operation runs, and why.
+
+Back ends, in the order in which they are tried: `triton` (fused kernels, GPU), `torch` (plain PyTorch, everywhere). The
+choice is made for each call by a guard, which answers with a reason in words when it refuses; nothing is tried and
+caught. `COMOVI_KERNELS` sets it for a process, `use_backend` for a block of code:
+
+    COMOVI_KERNELS=torch                        plain PyTorch everywhere
+    COMOVI_KERNELS=qk_norm_rope=torch,auto      plain for one operation, the best for the others
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("triton", "torch")
+OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention")
+VARIABLE = "COMOVI_KERNELS"
+LARGEST_WIDTH = 16384  # channels of a row that one program holds in registers
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+_chosen: ContextVar[str | None] = ContextVar("comovi_kernels", default=None)
+
+
+@contextmanager
+def use_backend(setting: str) -> Iterator[None]:
+    """Within the block, `setting` is used as if it stood in COMOVI_KERNELS. Threads and tasks have their own."""
+    parse(setting)
+    token = _chosen.set(setting)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@lru_cache(maxsize=32)
+def parse(setting: str) -> dict[str, str]:
+    """Operation -> "auto" or a back end, from text such as "auto" or "join_norm=torch,triton"."""
+    chosen = dict.fromkeys(OPERATIONS, "auto")
+    for part in (part.strip() for part in setting.split(",")):
+        name, equals, backend = part.partition("=")
+        if not equals:
+            name, backend = "", part
+        if backend not in ("auto", *BACKENDS) or (name and name not in OPERATIONS):
+            raise ValueError(
+                f"{VARIABLE} is {setting!r}; expected auto, torch, triton, or OPERATION=BACKEND with one of "
+                f"{', '.join(OPERATIONS)}, separated by commas."
+            )
+        chosen |= {name: backend} if name else {key: backend for key in chosen if f"{key}=" not in setting}
+    return chosen
+
+
+@torch.compiler.assume_constant_result
+def wanted(operation: str) -> str:
+    """What the settings ask for: "auto" or a back end."""
+    setting = _chosen.get() or os.environ.get(VARIABLE) or "auto"
+    return parse(setting)[operation]
+
+
+@torch.compiler.assume_constant_result
+def triton_missing() -> str:
+    """Why Triton cannot be used at all; empty when it can."""
+    return _triton_missing()
+
+
+@lru_cache(maxsize=1)
+def _triton_missing() -> str:
+    return "" if importlib.util.find_spec("triton") else "triton is not installed"
+
+
+@torch.compiler.assume_constant_result
+def interpreted() -> bool:
+    """Whether Triton kernels are interpreted (tests on a CPU)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def refusal(operation: str, *tensors: Tensor | None) -> str:
+    """Why the fused kernel is not used for these tensors; empty when it is."""
+    asked = wanted(operation)
+    if asked == "torch":
+        return "plain PyTorch was asked for"
+    first = next(tensor for tensor in tensors if tensor is not None)
+    if first.device.type != "cuda" and not (first.device.type == "cpu" and asked == "triton" and interpreted()):
+        return f"tensors on {first.device.type}, and fused kernels run on a GPU"
+    if triton_missing():
+        return triton_missing()
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.dtype not in FLOATS:
+            return f"dtype {tensor.dtype}"
+        if tensor.stride(-1) != 1:
+            return "a tensor whose channels do not lie side by side"
+        if tensor.device != first.device:
+            return "tensors on several devices"
+    if first.shape[-1] > LARGEST_WIDTH:
+        return f"{first.shape[-1]} channels; a program holds {LARGEST_WIDTH}"
+    return ""
+
+
+def one_row(*rows: Tensor | None) -> bool:
+    """Whether modulation rows are (B, F, 1, D), one per latent frame: fused kernels read no row per token."""
+    return all(row is None or (row.dim() == 4 and row.shape[2] == 1) for row in rows)
+
+
+def explain(device: str = "cuda") -> list[str]:
+    """One line per operation: what runs on tensors of this device, and why."""
+    lines = []
+    for operation in OPERATIONS:
+        asked = wanted(operation)
+        if asked == "torch":
+            reason = "plain PyTorch was asked for"
+        elif device != "cuda":
+            reason = f"fused kernels run on a GPU, not on {device}"
+        else:
+            reason = triton_missing()
+        lines.append(f"{operation}: {'torch (' + reason + ')' if reason else 'triton'}")
+    return lines
