@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 
-.PHONY: demo comfyui test test-comfyui node-snapshot lint clean help
+.PHONY: demo comfyui test test-comfyui node-snapshot lint fuzz clean help
 
 help:
 	@echo "make demo           make a clip with the embedded model, in ./comovi_demo"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-comfyui   run only the tests on a real ComfyUI"
 	@echo "make node-snapshot  note new nodes and inputs in the schema snapshot, after which they may not change"
 	@echo "make lint           ruff and mypy"
+	@echo "make fuzz           read damaged and hostile motion files (COUNT=3000 SEED=0)"
 	@echo "make clean          remove the environment $(VENV) and caches"
 
 demo: $(VENV)/.ready-run
@@ -63,6 +64,12 @@ $(VENV)/.ready-test: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
 	@touch $@ $(VENV)/.ready-run $(VENV)/.ready-test
+
+# Damaged and hostile motion files over all importers: make fuzz COUNT=3000 SEED=1
+COUNT ?= 3000
+SEED ?= 0
+fuzz: $(VENV)/.ready-test
+	$(VENV)/bin/python tests/motion_fuzz.py --count $(COUNT) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

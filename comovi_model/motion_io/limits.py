@@ -8,8 +8,9 @@ from ..errors import ComoviError
 
 LARGEST_FILE = 2 * 2**30  # bytes; results of estimators with all vertices of minutes of video are below
 LARGEST_TEXT = 512 * 2**20  # bytes of a text file
-LARGEST_UNPACKED = 2**30  # bytes that one file may unfold to
+LARGEST_UNPACKED = 2**29  # bytes that a compressed file may unfold to
 MOST_FRAMES = 200_000  # 0.4 GB as BodyMotion; two hours at 30 frames per second
+MOST_NUMBERS = MOST_FRAMES * 24 * 9
 MOST_NODES = 3_000_000  # dictionaries, lists and arrays in one file
 
 

@@ -88,9 +88,14 @@ def read_obj_zip(
     budget, frames = Budget(), []
     for name in names:
         budget.take(archive.getinfo(name).file_size)
-        frames.append(_obj_vertices(archive.read(name)))
-        if len(frames[-1]) != len(frames[0]):
-            raise ComoviError(f"{name} has {len(frames[-1])} vertices, the first frame {len(frames[0])}.")
+        content = archive.read(name)
+        count = content.count(b"\nv ") + content.startswith(b"v ")
+        if count != len(body.v_template):
+            raise ComoviError(
+                f"{name} has {count} vertices, body {body.name} has {len(body.v_template)}; give the body that the "
+                "meshes were made from."
+            )
+        frames.append(_obj_vertices(content))
     info = _read_info(archive.read(INFO)) if INFO in archive.namelist() else {}
     return _from_meshes(np.stack(frames), body, info, fps, betas)
 

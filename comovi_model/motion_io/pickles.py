@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ..body.pickled_arrays import ALLOWED, ArrayUnpickler, Inert, PickledArray, PickledType, Refused
-from .limits import LARGEST_UNPACKED, MOST_NODES, Budget
+from ..errors import ComoviError
+from .limits import LARGEST_FILE, MOST_NODES, MOST_NUMBERS, Budget
 
 _STORAGES = {
     "Float": "f4", "Double": "f8", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1",
@@ -53,7 +54,8 @@ class _Tensor:
         self.storage = storage
         self.layout = [int(offset), [int(side) for side in size], [int(step) for step in stride]]
 
-    def array(self, budget: Budget) -> np.ndarray:
+    def array(self) -> np.ndarray:
+        """A view, so that a tensor that repeats its numbers (stride 0) stays small."""
         offset, size, stride = self.layout
         numbers = self.storage.numbers()
         if len(size) != len(stride) or len(size) > 16 or min([offset, *size, *stride]) < 0:
@@ -62,9 +64,9 @@ class _Tensor:
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True)) if count else 0
         if count and last >= len(numbers):
             raise ValueError("a tensor reaches beyond its data")
-        budget.take(count * numbers.itemsize)
         steps = [step * numbers.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(numbers[min(offset, len(numbers)) :], size, steps).copy()
+        start = numbers[min(offset, len(numbers)) :]
+        return np.lib.stride_tricks.as_strided(start, size, steps, writeable=False)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Tensor:
@@ -94,7 +96,7 @@ class _JoblibArray(Inert):
             file.read(padding[0] if padding else 0)
         count = int(np.prod(shape, dtype=object))
         size = count * np.dtype(dtype.code).itemsize
-        if min(shape, default=0) < 0 or size > LARGEST_UNPACKED:
+        if min(shape, default=0) < 0 or size > LARGEST_FILE:
             raise ValueError(f"an array of impossible shape {shape}")
         content = file.read(size)
         if len(content) != size:
@@ -171,7 +173,7 @@ def _legacy_torch(file: BinaryIO) -> Any:
     for key in _load(file):
         storage = storages.get(str(key))
         (count,) = struct.unpack("<q", file.read(8))
-        if storage is None or not 0 <= count <= LARGEST_UNPACKED:
+        if storage is None or not 0 <= count <= LARGEST_FILE:
             raise ValueError("a torch file with numbers that belong to nothing")
         width = 2 if storage.kind.code == "bf" else np.dtype(storage.kind.code).itemsize
         storage.content = file.read(count * width)
@@ -199,31 +201,43 @@ def member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
 def read_npy(content: bytes) -> Any:
     """One array of numpy -> array, or the tree of an array of objects."""
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"unknown version {version} of numpy's format")
-    readers = (np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0)
-    shape, fortran, dtype = readers[version > (1, 0)](file, max_header_size=10_000)
+    shape, fortran, dtype = _npy_header(file)
     rest = content[file.tell() :]
     if dtype.hasobject:
         return plain_tree(_load(io.BytesIO(rest)))
     count = int(np.prod(shape, dtype=object))
     if count * dtype.itemsize > len(rest):
         raise ValueError(f"the header promises an array of shape {shape}, but only {len(rest)} bytes follow")
+    if dtype.kind in "US" and count:
+        text = np.frombuffer(rest, dtype, 1)[0]
+        return text.decode("latin1") if isinstance(text, bytes) else str(text)
     if dtype.kind not in "fiub":
-        return "".join(map(str, np.frombuffer(rest, dtype, min(count, 1)).tolist())) if dtype.kind in "US" else None
+        return None
     return np.frombuffer(rest, dtype, count).reshape(shape, order="F" if fortran else "C")
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"unknown version {version} of numpy's format")
+    readers = (np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0)
+    return readers[version > (1, 0)](file, max_header_size=10_000)
 
 
 def read_npz(archive: zipfile.ZipFile, unwanted: frozenset[str] = frozenset({"verts", "vertices"})) -> dict[str, Any]:
     """Every array of an npz; `unwanted` ones are large and not needed."""
-    budget = Budget()
-    names = {name: name.removesuffix(".npy") for name in archive.namelist()}
-    return {
-        key: read_npy(member(archive, name, budget))
-        for name, key in names.items()
-        if name.endswith(".npy") and key not in unwanted
-    }
+    budget, found = Budget(), {}
+    for name in archive.namelist():
+        key = name.removesuffix(".npy")
+        if key == name or key in unwanted:
+            continue
+        with archive.open(name) as file:
+            head = file.read(20_000)
+        shape = _npy_header(io.BytesIO(head))[0]
+        if int(np.prod(shape, dtype=object)) > MOST_NUMBERS:
+            raise ComoviError(f"array {key!r} has shape {shape}, more than any motion; cut it into shorter ones.")
+        found[key] = read_npy(member(archive, name, budget))
+    return found
 
 
 def plain_tree(value: Any) -> Any:
@@ -236,7 +250,6 @@ class _Plainer:
         self.done: dict[int, Any] = {}
         self.keep: list[Any] = []  # so that no id is used twice
         self.nodes = 0
-        self.budget = Budget()
 
     def convert(self, value: Any, depth: int) -> Any:
         if isinstance(value, (str, bytes, bool, int, float, type(None), np.ndarray, np.generic)):
@@ -261,7 +274,7 @@ class _Plainer:
         if isinstance(value, (list, tuple, set)):
             return [self.convert(item, depth) for item in value]
         if isinstance(value, _Tensor):
-            return value.array(self.budget)
+            return value.array()
         if isinstance(value, _Storage):
             return value.numbers()
         if isinstance(value, PickledArray):

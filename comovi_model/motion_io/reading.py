@@ -30,12 +30,13 @@ from .formats import FORMATS, ImportedMotion
 from .gltf import read_gltf
 from .humanml3d import WIDTH, motion_from_features
 from .joint_fit import motion_from_joints
-from .limits import LARGEST_FILE, LARGEST_TEXT, LARGEST_UNPACKED, read_bytes
+from .limits import LARGEST_FILE, LARGEST_TEXT, LARGEST_UNPACKED, check_frames, read_bytes
 from .meshes import PC2_MAGIC, read_obj_zip, read_pc2
 from .mhr import motion_from_mhr
 from .pickles import read_npy, read_npz, read_pickle, read_torch_zip
 from .results import READERS, Wish, recognise
 from .skeleton import UPS
+from .smpl_fields import numbers
 from .usda import read_usda
 from .web_json import FORMAT as JSON_FORMAT
 from .web_json import motion_from_json
@@ -46,6 +47,7 @@ _FOREIGN = (
     (b"Ogawa", "Alembic, which is not read; export it as GLB, BVH or PC2"),
     (b"\x89HDF", "HDF5, which is not read; save its arrays as npz"),
 )
+_PIECE = 2**20  # bytes unpacked at once
 _TEXT_SKELETONS = ("bvh", "usda")
 _NEEDS_BODY = frozenset({"bvh", "glb", "usda", "obj", "pc2", "humanml3d", "joints", "mhr"})
 
@@ -84,8 +86,9 @@ def read_motion(
     wish = Wish(fps, person, space, up)
     how = {"units": units, "up": up, "handedness": handedness, "mapping": mapping, "shape": shape, "betas": betas}
     try:
-        name, content = _opened(path, format)
-        motion, notes = _read(name, content, path, body, wish, how)
+        with np.errstate(all="ignore"):  # numbers out of range become infinite, and those are refused
+            name, content = _opened(path, format)
+            motion, notes = _read(name, content, path, body, wish, how)
     except ComoviError as error:
         text = str(error)
         raise ComoviError(text if str(path) in text else f"{path}: {text}") from None
@@ -174,23 +177,26 @@ def _json(content: bytes, format: str | None) -> tuple[str, Any]:
 
 
 def _decompressed(content: bytes) -> bytes:
-    """What joblib compressed, up to the limit."""
+    """What joblib compressed, up to the limit; what shrank to less than a hundredth is no motion but a bomb."""
     if content[:3] == b"BZh":
         unpacker: Any = bz2.BZ2Decompressor()
     elif content[:6] in (b"\xfd7zXZ\0", b"\x5d\0\0\x80\0\0"):
         unpacker = lzma.LZMADecompressor(memlimit=256 * 2**20)
     elif content[:1] == b"\x78" or content[:2] == b"\x1f\x8b":
         unpacker = zlib.decompressobj(wbits=47)
-        result = unpacker.decompress(content, LARGEST_UNPACKED)
-        if unpacker.unconsumed_tail:
-            raise ComoviError("it unpacks to more than 1 GiB; it is damaged or hostile.")
-        return result
     else:
         return content
-    result = unpacker.decompress(content, LARGEST_UNPACKED)
-    if not unpacker.eof and not unpacker.needs_input:
-        raise ComoviError("it unpacks to more than 1 GiB; it is damaged or hostile.")
-    return result
+    pieces, size, waiting = [], 0, content
+    while not unpacker.eof:
+        piece = unpacker.decompress(waiting, _PIECE)
+        waiting = getattr(unpacker, "unconsumed_tail", b"")
+        if not piece and not waiting:
+            break  # the file is cut off; its reader will say so
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST_UNPACKED or size > 100 * max(len(content), _PIECE):
+            raise ComoviError(f"{len(content)} bytes unpack to more than {size >> 20} MB; this is damaged or hostile.")
+    return b"".join(pieces)
 
 
 def _folder(path: Path) -> list[Any]:
@@ -296,6 +302,7 @@ def _arrays(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _amass(tree: Mapping[str, Any], wish: Wish) -> tuple[BodyMotion, list[str]]:
     arrays = _arrays({key: value for key, value in tree.items() if value is not None})
+    check_frames(len(numbers(arrays["poses"], "poses")))
     motion = motion_from_amass(arrays, "the file", wish.fps)
     left_out = motion.provenance.get("betas_left_out", [])
     notes = [

@@ -17,7 +17,7 @@ from ..body.motion import NUM_BETAS, BodyMotion
 from ..body.parts import NUM_JOINTS
 from ..body.rotations import axis_angle_to_matrix, rotation_error
 from ..errors import ComoviError
-from .limits import check_frames
+from .limits import MOST_NUMBERS, check_frames
 
 MOST_MENDED = 0.2  # of |R R^T - 1|: half floats and per-component smoothing reach 0.01; more is no rotation
 
@@ -26,9 +26,13 @@ def numbers(value: Any, name: str) -> np.ndarray:
     """float64 array of a field; lists of numbers (JSON) count."""
     try:
         array = np.asarray(value)
+        if array.size > MOST_NUMBERS:
+            raise ComoviError(f"{name} holds {array.size} numbers, more than any motion; cut it into shorter ones.")
         if array.dtype.kind not in "fiub":
             array = np.asarray(value, dtype=np.float64)
         array = array.astype(np.float64)
+    except ComoviError:
+        raise
     except (ValueError, TypeError, RecursionError):
         raise ComoviError(f"{name} must be numbers, got {str(value)[:60]}.") from None
     if not np.isfinite(array).all():
