@@ -125,10 +125,14 @@ def camera_targets(standing: Standing, follow: bool = True) -> Tensor:
 
 
 def _smoothed(path: Tensor, sigma: float) -> Tensor:
-    """Gaussian mean over time of (F, 3); near the ends over the frames that are there."""
-    time = torch.arange(len(path), dtype=torch.float32)
-    weights = torch.exp(-0.5 * ((time[:, None] - time[None]) / max(sigma, 1e-3)) ** 2)
-    return weights @ path / weights.sum(1, keepdim=True)
+    """(F, 3) smoothed over time: straight lines fitted under a bell, so that the ends of a walk do not lag behind."""
+    time = torch.arange(len(path), dtype=torch.float64)
+    offset = time[None] - time[:, None]  # (F, F)
+    weights = torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2)
+    mean = (weights * offset).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    spread = (weights * (offset - mean) ** 2).sum(1, keepdim=True).clamp_min(1e-9)
+    lines = weights / weights.sum(1, keepdim=True) - weights * (offset - mean) * mean / spread
+    return (lines @ path.double()).float()
 
 
 def fitting_distance(vertices: Tensor, cameras: list[View], margin: float = 1.08) -> float:
