@@ -25,6 +25,8 @@ NODE_FILES: tuple[str, ...] = (
     "motion_map",
     "motion_from_map",
     "motion_files",
+    "clean",
+    "edit",
     "look",
     "show_motion",
     "pose_data",

@@ -131,7 +131,8 @@ def _contacts_on(body: Skeleton, floor: float, fps: float, settings: ContactSett
 
 def _places(place: Tensor, start: int, stop: int, radius: float, shortest: int) -> list[tuple[int, int]]:
     """Cuts frames start..stop-1 of place (F, 3) into stretches that each stay within `radius` of their middle."""
-    if stop - start < shortest:
+    cut_off = start == 0 or stop == len(place)  # the contact goes on outside the clip
+    if stop - start < shortest and not cut_off:
         return []
     away = (place[start:stop] - place[start:stop].median(0).values).norm(dim=-1) > radius
     if not bool(away.any()):
