@@ -84,6 +84,12 @@ def test_a_motion_begins_where_a_pose_stands(body):
     assert float((seen.transl[-1] - seen.transl[0]).norm()) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_the_camera_of_a_first_frame_is_that_of_all_frames(body):
+    start = stand_before_camera(body, walk(1), CAMERA, Placement(4.0))
+    moving = replace(start, camera=replace(CAMERA, K=CAMERA.K[None]))
+    assert torch.equal(stand_like(body, walk(5), moving).camera.K, CAMERA.K)
+
+
 def test_a_slightly_tilted_camera_tilts_the_motion_and_another_pose_does_not(body):
     start = stand_before_camera(body, walk(1), CAMERA, Placement(4.0))
     down = turned((("x", -3.0),))
@@ -93,6 +99,22 @@ def test_a_slightly_tilted_camera_tilts_the_motion_and_another_pose_does_not(bod
     lying = start.moved(turned((("x", 70.0),)), torch.zeros(3), pelvis_at_rest(body, start))
     upright = stand_like(body, walk(5), lying)
     assert float(upright.rotations[0, 0][1, 1]) < -0.9  # the body's up is the picture's up
+
+
+def test_the_direction_of_up_is_used_and_handed_on(body):
+    """A camera that looks down by 20 degrees, and says so: the motion stands upright in the room, not in the camera."""
+    up = turned((("x", -20.0),)) @ torch.tensor([0.0, -1.0, 0.0])
+    level = stand_before_camera(body, walk(1), CAMERA, Placement(4.0))
+    start = with_camera_up(level.moved(turned((("x", -20.0),)), torch.zeros(3), pelvis_at_rest(body, level)), up)
+    other = replace(walk(5), rotations=named_pose("arms raised").repeat(5, 1, 1, 1))
+    seen = stand_like(body, other, start)
+    assert torch.allclose(camera_up(seen), up, atol=1e-5)
+    assert torch.allclose(seen.rotations[0, 0] @ torch.tensor([0.0, 1.0, 0.0]), up, atol=1e-5)
+    step = seen.transl[-1] - seen.transl[0]
+    assert abs(float(step @ up)) < 1e-4 and float(step.norm()) == pytest.approx(1.0, abs=1e-4)
+    again = stand_before_camera(body, seen, CAMERA, Placement(4.0))  # a level camera; the old direction is forgotten
+    assert camera_up(again).tolist() == [0.0, -1.0, 0.0]
+    assert torch.allclose(again.rotations[0, 0] @ torch.tensor([0.0, 1.0, 0.0]), camera_up(again), atol=1e-5)
 
 
 def test_bad_wishes_are_sentences(body):

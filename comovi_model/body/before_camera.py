@@ -18,6 +18,7 @@ from .motion import BodyMotion
 from .named_poses import turned
 from .rotations import matrix_to_axis_angle
 from .smpl import BodyModel, pose_body
+from .upright import levelled, levelling, with_camera_up
 
 NEAREST, FARTHEST = 0.3, 100.0  # metres between camera and pelvis
 FILLED = 0.85  # of the picture's height or width, when the distance is chosen automatically
@@ -45,7 +46,7 @@ def stand_before_camera(model: BodyModel, motion: BodyMotion, camera: Camera, pl
             f"the distance must be 0 (automatic) or {NEAREST:g} to {FARTHEST:g} metres, got {place.distance:g}."
         )
     pelvis = pelvis_at_rest(model, motion)
-    upright = replace(in_frame(motion, model, "yup"), camera=None)
+    upright = replace(in_frame(levelled(motion, model), model, "yup"), camera=None)
     spun = upright.moved(turned((("y", place.turn),)), torch.zeros(3), pelvis)
     seen = spun.moved(torch.eye(3), -(pelvis + spun.transl[0]), pelvis).to_frame("camera", pelvis)  # pelvis at 0
     vertices = _some_vertices(model, seen)
@@ -57,28 +58,25 @@ def stand_before_camera(model: BodyModel, motion: BodyMotion, camera: Camera, pl
 def stand_like(model: BodyModel, motion: BodyMotion, start: BodyMotion) -> BodyMotion:
     """A motion moved as a whole so that its frame 0 stands where `start` (camera frame) stands, facing the same way.
 
-    The camera becomes that of `start`. The body is turned about the vertical, and tilted along with the camera where
-    both agree but for a few degrees.
+    The camera becomes that of `start`. The body is turned about the vertical; where the poses then still differ by a
+    few degrees, the camera is taken to be tilted by so much more than is known.
     """
     if start.frame != "camera" or start.camera is None:
         raise ComoviError("the start pose must be in the camera frame and have a camera; make it with Start Pose.")
     pelvis, wanted_pelvis = pelvis_at_rest(model, motion), pelvis_at_rest(model, start)
-    seen = replace(in_frame(motion, model, "camera"), camera=None)
-    turn = _facing(seen.rotations[0, 0], start.rotations[0, 0])
-    tilt = start.rotations[0, 0] @ (turn @ seen.rotations[0, 0]).T
+    upright = replace(in_frame(levelled(motion, model), model, "yup"), camera=None)
+    to_yup = levelling(start)
+    turn = to_yup.T @ _facing(upright.rotations[0, 0], to_yup @ start.rotations[0, 0])
+    tilt = start.rotations[0, 0] @ (turn @ upright.rotations[0, 0]).T
     turn = tilt @ turn if float(matrix_to_axis_angle(tilt).norm()) < MOST_TILT else turn
-    shift = (wanted_pelvis + start.transl[0]) - turn @ (pelvis + seen.transl[0])
-    return replace(
-        seen.moved(turn, shift, pelvis), camera=start.camera.frames(0, 1) if _moving(start) else start.camera
-    )
-
-
-def _moving(motion: BodyMotion) -> bool:
-    return motion.camera is not None and motion.camera.K.dim() == 3
+    shift = (wanted_pelvis + start.transl[0]) - turn @ (pelvis + upright.transl[0])
+    camera = replace(start.camera, K=start.camera.K[0]) if start.camera.K.dim() == 3 else start.camera
+    seen = replace(upright.moved(turn, shift, pelvis), frame="camera", camera=camera)
+    return with_camera_up(seen, turn @ torch.tensor([0.0, 1.0, 0.0]))
 
 
 def _facing(root: Tensor, wanted: Tensor) -> Tensor:
-    """The turn (3, 3) about the vertical of the camera frame that brings one root rotation nearest to another."""
+    """The turn (3, 3) about the y axis that brings one root rotation nearest to another."""
     # The trace of wanted^T R_y(a) root is greatest where tan a compares these two sums.
     across = wanted @ root.T
     angle = torch.atan2(across[0, 2] - across[2, 0], across[0, 0] + across[2, 2])

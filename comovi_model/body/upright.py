@@ -37,14 +37,19 @@ def camera_up(motion: BodyMotion) -> Tensor:
     return F.normalize(torch.tensor(value if known else LEVEL, dtype=torch.float32), dim=0)
 
 
+def levelling(motion: BodyMotion) -> Tensor:
+    """The rotation (3, 3) from the camera frame of a motion to "yup", as level as is known."""
+    level = frame_rotation("camera", "yup")
+    return shortest_turn(level @ camera_up(motion), torch.tensor([0.0, 1.0, 0.0])) @ level
+
+
 def levelled(motion: BodyMotion, model: BodyModel) -> BodyMotion:
     """A motion in the camera frame -> frame "yup", seen level, origin unchanged, no camera; others as they are."""
     if motion.frame != "camera":
         return motion
-    level = frame_rotation("camera", "yup")
-    turn = shortest_turn(level @ camera_up(motion), torch.tensor([0.0, 1.0, 0.0])) @ level
-    turned = motion.moved(turn, torch.zeros(3), pelvis_at_rest(model, motion))
-    return replace(turned, frame="yup", camera=None)
+    turned = motion.moved(levelling(motion), torch.zeros(3), pelvis_at_rest(model, motion))
+    known = {key: value for key, value in motion.provenance.items() if key != CAMERA_UP}
+    return replace(turned, frame="yup", camera=None, provenance=known)
 
 
 def shortest_turn(start: Tensor, end: Tensor) -> Tensor:

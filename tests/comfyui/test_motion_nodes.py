@@ -542,3 +542,22 @@ def test_a_flat_map_is_read_without_a_start_pose(new_comfyui, Graph, motion):
     assert float((ours[:, 0] - truth[:, 0]).norm(dim=-1).max()) < 0.5  # of 9 m, because the stature is not known
     error = (ours - ours[:, :1] - truth + truth[:, :1]).norm(dim=-1)
     assert float(error.mean()) < 0.06  # metres
+
+
+def test_a_driving_motion_begins_exactly_in_the_first_frame(comfyui, Graph):
+    """The chain of the workflow that drives a video: the nano camera looks down two degrees, and nothing tilts."""
+    g = Graph()
+    who, driving = body(g), g.add("CoMoVi_LoadMotion", file="walk (example)", fps=0.0, up_axis="as in the file")
+    start = g.add("CoMoVi_NanoStart", prompt=PROMPT, seed=3, pose=driving)
+    driven = g.add("CoMoVi_SetCamera", motion=driving, body=who, **VIEW, start_pose=start[1])
+    first = g.save_images(draw(g, start[1], who, smoothing=2))
+    whole = g.save_images(draw(g, driven, who, smoothing=2))
+    stood = g.add("CoMoVi_MotionTo3D", motion=driven, body=who, root="centred", filename_prefix="3d/driven")
+    result = comfyui.run(g)
+    maps = pictures(result, whole)
+    assert len(maps) == 33
+    assert np.abs(maps[0].astype(int) - pictures(result, first)[0]).mean() < 0.05
+    path = root_path(result.content(stood))
+    assert np.linalg.norm(path[-1, [0, 2]]) > 0.5
+    slope = np.polyfit(np.linalg.norm(path[:, [0, 2]] - path[0, [0, 2]], axis=1), path[:, 1], 1)[0]
+    assert abs(slope) < 0.015  # it bobs as a walk does, and does not climb; 0.035 with the camera taken for level
