@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 SHOW_EXAMPLES = [
-    "comovi show motion.npz                                        motion.html, with a 3D player",
-    "comovi show motion.bvh --video dance.mp4 --out dance.html     body and video side by side",
-    "comovi show motion.npz --video dance.mp4 --out over.mp4       the body over its video",
-    "comovi show motion.npz --out turn.mp4                         the camera goes round the person",
+    "comovi show motion.npz",
+    "comovi show motion.bvh --video dance.mp4 --out dance.html",
+    "comovi show motion.npz --video dance.mp4 --out over.mp4",
+    "comovi show motion.npz --out turn.mp4",
     "comovi show motion.npz --out side.mp4 --what left-side --size 640x640",
-    "comovi show motion.npz --out sheet.png                        poses on one page",
-    "comovi show motion.npz --out path.png --what path             path and foot contacts",
-    "comovi show before.npz --compare after.npz --out error.png    distance of two motions, frame by frame",
+    "comovi show motion.npz --out sheet.png",
+    "comovi show motion.npz --out path.png --what path",
+    "comovi show before.npz --compare after.npz --out error.png",
 ]
 WHATS = ("player", "overlay", "turntable", "front", "left-side", "back", "right-side", "three-quarter", "top", "sheet",
          "path", "compare")  # fmt: skip

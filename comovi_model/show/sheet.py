@@ -155,14 +155,15 @@ def _below(view: View, vertices: Tensor) -> tuple[list[int], list[int]]:
 
 
 def _broadside(standing: Standing, shift: Tensor, frames: list[int]) -> float:
-    """Degrees from which the row of poses is seen at its longest, on the person's front side."""
+    """Degrees from which the row of poses is seen at its longest, on the person's front side; if both sides are, the
+    one that lets time run to the right."""
     place = (standing.joints[frames, 0] + shift)[:, [0, 2]]
     along = place[-1] - place[0]
     if float(along.norm()) < 1e-3:
         return 0.0
     heading = math.degrees(math.atan2(float(along[0]), float(along[1])))
-    sides = [heading + 90 - 22, heading - 90 + 22] if shift.abs().max() == 0 else [heading + 90, heading - 90]
-    return min(sides, key=lambda side: abs((side + 180) % 360 - 180))
+    sides = [heading - 68, heading + 68] if shift.abs().max() == 0 else [heading - 90, heading + 90]
+    return min(sides, key=lambda side: round(abs((side + 180) % 360 - 180)))
 
 
 def _with_path(picture: Tensor, view: View, path: Tensor) -> Tensor:
