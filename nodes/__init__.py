@@ -5,6 +5,7 @@ Each file of NODE_FILES ends in a ``NODES`` list; the extension hands ComfyUI th
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 
 from comfy_api.latest import ComfyExtension
@@ -29,10 +30,22 @@ NODE_FILES: tuple[str, ...] = (
     "edit",
     "look",
     "show_motion",
+    "join_clips",
     "pose_data",
 )
 
 
 class CoMoViExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        """Teach the core's own model loaders our files too. Ours works without, so a failure is one line in the log."""
+        try:
+            import_module(".native.stock_loaders", __package__).register()
+        except Exception as error:
+            logging.getLogger(__name__).warning(
+                "CoMoVi: the core's model loaders stay as they are (%s: %s); use 'Load CoMoVi Model'.",
+                type(error).__name__,
+                error,
+            )
+
     async def get_node_list(self) -> list[type]:
         return [node for name in NODE_FILES for node in import_module(f".{name}", __package__).NODES]

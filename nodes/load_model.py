@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .choices import listed
+from .native.gguf import gguf_files, gguf_path, is_gguf, load_gguf
 from .native.load import NANO, WEIGHT_DTYPES, load_patcher
 from .native.network import BRANCHES
 from .schema import ADVANCED, make_schema
@@ -17,7 +18,7 @@ from .schema import ADVANCED, make_schema
 class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folder_paths.get_filename_list("diffusion_models")
+        files = [*folder_paths.get_filename_list("diffusion_models"), *gguf_files()]
         return make_schema(
             "CoMoVi_LoadModel",
             "Load CoMoVi Model",
@@ -30,7 +31,7 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[NANO, *files],
+                    options=list(dict.fromkeys([NANO, *files])),
                     default=NANO,
                     tooltip="A file of models/diffusion_models, or the nano model that comes with this pack.",
                 ),
@@ -67,13 +68,23 @@ class LoadModel(io.ComfyNode):
         """A file that was exchanged under its old name is loaded again."""
         if model_name == NANO:
             return model_name
-        status = os.stat(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
+        status = os.stat(path_of(model_name))
         return f"{model_name} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str, branches: str) -> io.NodeOutput:
-        path = None if model_name == NANO else folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        return io.NodeOutput(load_patcher(path, weight_dtype, branches))
+        if is_gguf(model_name):
+            return io.NodeOutput(load_gguf(gguf_path(model_name), branches))
+        return io.NodeOutput(load_patcher(path_of(model_name), weight_dtype, branches))
+
+
+def path_of(model_name: str) -> str | None:
+    """The file of an entry of the list; None for the embedded model."""
+    if model_name == NANO:
+        return None
+    if is_gguf(model_name):
+        return gguf_path(model_name)
+    return folder_paths.get_full_path_or_raise("diffusion_models", model_name)
 
 
 NODES: list[Any] = [LoadModel]

@@ -71,6 +71,7 @@ def load_patcher(
     patcher = build_patcher(named, branches, weight_dtype, custom_operations)
     if path is not None and custom_operations is None:  # lets ComfyUI make further copies for further GPUs
         patcher.cached_patcher_init = (load_patcher, (str(source), weight_dtype, branches))
+    patcher.set_attachments("comovi_source", source.name)  # for the model report
     return install(patcher)
 
 
