@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..comovi_model.body.files.glb import save_glb
 from ..comovi_model.body.upright import levelled
 from ..comovi_model.errors import ComoviError
-from ..comovi_model.motion_io import ROOTS
+from ..comovi_model.motion_io import ROOTS, for_body
 from ..comovi_model.motion_io.place import placed
 from ..comovi_model.show.overlay import overlay_motion
 from ..comovi_model.show.painter import STYLES
@@ -62,6 +62,7 @@ class MotionTo3D(io.ComfyNode):
     @classmethod
     def execute(cls, motion, body, root, filename_prefix) -> io.NodeOutput:
         check_interrupt()
+        motion, _ = for_body(motion, body)
         target = next_file(filename_prefix, ".glb")
         save_glb(target.path, placed(levelled(motion, body), body, "yup", root), body, floor=False)
         path = str(target.path)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..comovi_model.body.upright import levelled
 from ..comovi_model.errors import ComoviError
-from ..comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, read_motion, write_motion
+from ..comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, for_body, read_motion, write_motion
 from ..comovi_model.motion_io.writing import options_of
 from ..comovi_model.nano.examples import EXAMPLES, example_motion
 from .choices import listed
@@ -91,7 +91,8 @@ class LoadMotion(io.ComfyNode):
                 Body.Input(
                     "body",
                     optional=True,
-                    tooltip="Whose skeleton the motion goes to, for files of other skeletons (BVH, GLB, joints).",
+                    tooltip="The body that shall move so: files of other skeletons (BVH, GLB, joints) go onto its "
+                    "skeleton, and shape numbers of other bodies are dropped.",
                 ),
                 io.Combo.Input(
                     "units",
@@ -142,13 +143,13 @@ class LoadMotion(io.ComfyNode):
         chosen = {"up": up_axis, "units": units, "space": space, "fps": fps, "person": person.strip()}
         overrides = {name: value for name, value in chosen.items() if value and value != AS_IN_FILE}
         found = read_motion(file_path(file), body=body, **overrides)
-        motion = found.motion
+        motion, adapted = (found.motion, []) if body is None else for_body(found.motion, body)
         lines = [
             f"{FORMATS[found.format].description} ({found.format})",
             f"{len(motion)} frames at {motion.fps:g} per second, {len(motion) / motion.fps:.2f} s; "
             f"axes {motion.frame}; body {motion.body_model}",
         ]
-        return io.NodeOutput(motion, "\n".join([*lines, *found.notes]))
+        return io.NodeOutput(motion, "\n".join([*lines, *found.notes, *adapted]))
 
 
 class SaveMotion(io.ComfyNode):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comovi_model.body.pose_data import pose_data_of
+from ..comovi_model.motion_io import for_body
 from .frames import Steps
 from .schema import Body, BodyMotion, make_schema
 
@@ -30,6 +31,7 @@ class MotionToPoseData(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion, body) -> io.NodeOutput:
+        motion, _ = for_body(motion, body)
         return io.NodeOutput(pose_data_of(motion, body, Steps(len(motion))))
 
 

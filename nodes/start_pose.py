@@ -9,11 +9,11 @@ from comfy_api.latest import io
 
 from ..comovi_model.body.before_camera import Placement, stand_before_camera, stand_like
 from ..comovi_model.body.cameras import Camera
-from ..comovi_model.body.frames import check_same_body
 from ..comovi_model.body.motion import NUM_BETAS
 from ..comovi_model.body.motion import BodyMotion as Motion
 from ..comovi_model.body.named_poses import named_pose, pose_names
 from ..comovi_model.errors import ComoviError
+from ..comovi_model.motion_io import for_body
 from ..comovi_model.nano.start import nano_neutral
 from .choices import listed
 from .schema import Body, BodyMotion, make_schema
@@ -115,8 +115,7 @@ class StartPose(io.ComfyNode):
             neutral = nano_neutral(turn)
             return io.NodeOutput(replace(neutral, camera=_same_shape(neutral.camera, width, height, "nano model")))
         if pose == FROM_MOTION:
-            one = _frame_of(motion, frame_index)
-            check_same_body(body, one)
+            one, _ = for_body(_frame_of(motion, frame_index), body)
             if one.frame == "camera" and one.camera is not None:
                 camera = _same_shape(one.camera, width, height, "motion")
                 return io.NodeOutput(replace(one, camera=camera))
@@ -156,6 +155,7 @@ class SetCamera(io.ComfyNode):
     def execute(
         cls, motion, body, width, height, field_of_view, distance, turn, across, down, start_pose=None
     ) -> io.NodeOutput:
+        motion, _ = for_body(motion, body)
         if start_pose is not None:
             return io.NodeOutput(stand_like(body, motion, start_pose))
         camera = Camera.from_fov(field_of_view, width, height)

@@ -378,6 +378,25 @@ def test_the_body_lies_over_its_video(comfyui, Graph, motion):
             assert changed[~mask].mean() < 0.03, key
 
 
+def test_a_motion_of_another_body_is_taken_without_its_shape(comfyui, Graph, motion):
+    """Betas of an SMPL person mean nothing to the mannequin: nodes that show drop them, the map wants to be told."""
+    foreign = replace(motion, body_model="SMPL+H female", betas=torch.linspace(-2, 2, 10))
+    g = Graph()
+    who, loaded = body(g), load(g, upload(comfyui, foreign, "smpl.npz"))
+    glb = g.add("CoMoVi_MotionTo3D", motion=loaded, body=who, root="off", filename_prefix="3d/foreign")
+    framed = save(g, g.add("CoMoVi_SetCamera", motion=loaded, body=who, **VIEW), who)
+    told = load(g, "smpl.npz", body=who)
+    shown, info = g.save_images(draw(g, told, who)), g.add("PreviewAny", source=told[1])
+    result = comfyui.run(g)
+    assert result.content(glb)[:4] == b"glTF"
+    assert float(motion_in(result, framed).betas.abs().max()) == 0
+    assert len(result.files(shown)) == len(motion)
+    assert "betas of body 'SMPL+H female' mean nothing" in result.text(info)
+    g = Graph()
+    g.save_images(draw(g, load(g, "smpl.npz"), body(g)))
+    assert "betas mean nothing to body" in comfyui.run(g, check=False).error
+
+
 def test_pose_data_is_made(comfyui, Graph, motion):
     g = Graph()
     made = g.add("CoMoVi_MotionToPoseData", motion=load(g, upload(comfyui, motion, "pd.npz")), body=body(g))
