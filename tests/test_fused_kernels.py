@@ -238,7 +238,7 @@ def test_a_misspelt_setting_is_refused():
         parse("norm=torch")
 
 
-@pytest.mark.parametrize("arch", [80, 86, 90, 120])
+@pytest.mark.parametrize("arch", [86, 90])  # all six: python -m comfyui_comovi.kernels.aot
 def test_every_kernel_compiles_for(arch):
     """No spilled registers, shared memory within the GPU's, and 128-bit loads, told by the compiler itself."""
     package = Path(__file__).resolve().parents[1]
