@@ -17,7 +17,7 @@ from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .lettering import INK, PALE_INK, PAPER, RULE, fit_text, font
 from .painter import Painter
-from .stage import View, draw_scene, orbit_view
+from .stage import View, draw_scene, light_beside, orbit_view
 from .turntable import FOV, Standing, fitting_distance, stand
 
 MARGIN, GAP = 36, 8  # pixels
@@ -110,10 +110,11 @@ def _ghosts(painter: Painter, standing: Standing, poses: int, height: int, width
     count = len(frames)
     fading = [GHOST + (SOLID - GHOST) * (n / max(1, count - 1)) ** 1.4 for n in range(count)]
     path = standing.joints[frames[0] : frames[-1] + 1, 0] * torch.tensor([1.0, 0.0, 1.0])
+    light = light_beside(azimuth)
     if walked:
-        picture = draw_scene(painter, vertices, view, target, fading, on_floor=lambda p: _with_path(p, view, path))
+        picture = draw_scene(painter, vertices, view, target, fading, lambda p: _with_path(p, view, path), light)
     else:
-        picture = draw_scene(painter, vertices, view, target)
+        picture = draw_scene(painter, vertices, view, target, towards=light)
     image = as_image(picture.clamp(0, 1))
     pen = ImageDraw.Draw(image)
     for x, y, frame in zip(*_below(view, vertices), frames, strict=True):
@@ -191,7 +192,7 @@ def _strip(
 
     distance = fitting_distance(vertices, cameras(1.0), 1.10)
     return [
-        draw_scene(painter, vertices[n : n + 1], camera, targets[n]).clamp(0, 1)
+        draw_scene(painter, vertices[n : n + 1], camera, targets[n], towards=light_beside(azimuth)).clamp(0, 1)
         for n, camera in enumerate(cameras(distance))
     ]
 

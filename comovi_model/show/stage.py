@@ -22,7 +22,8 @@ BACKDROP_TOP, BACKDROP = (0.905, 0.915, 0.930), (0.965, 0.965, 0.960)
 FLOOR, LINE, FINE_LINE = (0.925, 0.925, 0.918), (0.70, 0.71, 0.72), (0.84, 0.845, 0.85)
 CLEAR, GONE = 3.0, 8.0  # metres from the middle: the floor is plain to see up to the first, invisible from the second
 LINE_WIDTH = 0.008  # metres
-LIGHT = (0.40, 0.82, 0.42)  # towards the light: high, before the person and to the person's left
+Direction = tuple[float, float, float]
+LIGHT: Direction = (0.40, 0.82, 0.42)  # towards the light: high, before the person and to the person's left
 TEXEL, LARGEST_MAP = 0.016, 640  # metres; texels on a side
 CONTACT_HEIGHT = 0.09  # metres above the floor at which contact darkening has faded to 1/e
 LIGHT_SHADE, CONTACT_SHADE = 0.22, 0.42
@@ -76,9 +77,18 @@ class Shadows:
         return F.grid_sample(self.shade[None, None], where[None], padding_mode="zeros", align_corners=False)[0, 0]
 
 
-def cast_shadows(model: BodyModel, vertices: Tensor, strengths: list[float] | None = None) -> Shadows:
-    """Of bodies (B, V, 3): what the light leaves dark, and the darkness under what is close to the floor."""
-    light = vertices.new_tensor(LIGHT)
+def light_beside(azimuth: float) -> Direction:
+    """The usual light, turned so that a camera at this azimuth (degrees) has it at its right shoulder."""
+    a, (x, y, z) = math.radians(azimuth), LIGHT
+    return (math.cos(a) * x + math.sin(a) * z, y, math.cos(a) * z - math.sin(a) * x)
+
+
+def cast_shadows(
+    model: BodyModel, vertices: Tensor, strengths: list[float] | None = None, towards: Direction = LIGHT
+) -> Shadows:
+    """Of bodies (B, V, 3): what the light leaves dark, and the darkness under what is close to the floor. `towards`
+    the light, in the world."""
+    light = vertices.new_tensor(towards)
     height = vertices[..., 1].clamp_min(0)
     below = vertices[..., [0, 2]]
     slanted = below - height[..., None] * (light[[0, 2]] / light[1])
@@ -161,14 +171,15 @@ def draw_scene(
     middle: Tensor,
     strengths: list[float] | None = None,
     on_floor: Callable[[Tensor], Tensor] | None = None,
+    towards: Direction = LIGHT,
 ) -> Tensor:
     """Bodies (B, V, 3) on the stage -> (H, W, 3); the nearest is laid on last. `strengths` below 1 make ghosts,
-    `on_floor` draws on the empty stage before they come."""
+    `on_floor` draws on the empty stage before they come, `towards` is where the light is."""
     strengths = strengths or [1.0] * len(vertices)
-    picture = draw_floor(view, middle, cast_shadows(painter.model, vertices, strengths))
+    picture = draw_floor(view, middle, cast_shadows(painter.model, vertices, strengths, towards))
     picture = picture if on_floor is None else on_floor(picture)
     seen = view.to_camera(vertices)
-    light = (view.rotation @ vertices.new_tensor(LIGHT)).tolist()
+    light = (view.rotation @ vertices.new_tensor(towards)).tolist()
     for body in seen[..., 2].mean(1).argsort(descending=True).tolist():
         painted = painter.paint(seen[body], view.K, view.height, view.width, (light[0], light[1], light[2]))
         picture = strengths[body] * painted[..., :3] + (1 - strengths[body] * painted[..., 3:]) * picture

@@ -22,7 +22,7 @@ from ..body.upright import levelled
 from ..errors import ComoviError
 from .lettering import font
 from .painter import Painter, check_style
-from .stage import View, draw_scene, orbit_view
+from .stage import View, draw_scene, light_beside, orbit_view
 
 VIEWS = {  # name -> degrees round the person (0 is in front, 90 the person's left), degrees above the floor
     "turntable": (0.0, 12.0),
@@ -105,9 +105,12 @@ def iter_views(
         ]
 
     distance = fitting_distance(standing.vertices, cameras(1.0))
+    light = light_beside(azimuth)
     for frame, camera in enumerate(cameras(distance)):
         one = painter if standing.motion.valid[frame] else pale
-        picture = draw_scene(one, standing.vertices[frame : frame + 1], camera, targets[frame]).clamp(0, 1)
+        picture = draw_scene(one, standing.vertices[frame : frame + 1], camera, targets[frame], towards=light).clamp(
+            0, 1
+        )
         yield captioned(picture, frame, motion.fps) if captions else picture
 
 
