@@ -65,9 +65,8 @@ def load_gguf(path: str | Path, branches: str = "both") -> Any:
 
 def gguf_pack(name: str) -> ModuleType:
     """The module of the installed pack that has what we need."""
-    import nodes  # ComfyUI's own list of all nodes: by now every pack is loaded
-
-    loader = nodes.NODE_CLASS_MAPPINGS.get(LOADER_NODE)
+    every_node = sys.modules["nodes"].NODE_CLASS_MAPPINGS  # ComfyUI's own: by now all packs are loaded
+    loader = every_node.get(LOADER_NODE)
     if loader is None:
         raise ComoviError(
             f"{name} is a GGUF file, which needs the node pack {PACK}; install it with the ComfyUI Manager and start "
