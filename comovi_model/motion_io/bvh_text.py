@@ -215,6 +215,7 @@ def parse_numbers(text: str, kind: str) -> np.ndarray:
 
 def format_bvh(bvh: BvhText) -> str:
     """The text; joints must be in depth-first order, because readers take the columns in the order of the tree."""
+    assert bvh.parents == _depth_first(bvh.parents)
     lines = ["HIERARCHY"]
     children = [
         [child for child, parent in enumerate(bvh.parents) if parent == joint] for joint in range(len(bvh.names))
@@ -239,6 +240,18 @@ def format_bvh(bvh: BvhText) -> str:
     lines += ["MOTION", f"Frames: {len(bvh.values)}", f"Frame Time: {bvh.frame_time:.10g}"]
     lines += [_written(row) for row in bvh.values]
     return "\n".join(lines) + "\n"
+
+
+def _depth_first(parents: tuple[int, ...]) -> tuple[int, ...]:
+    """The same tree if it is listed depth first: then each parent is on the way up from the joint before."""
+    for joint in range(1, len(parents)):
+        way, step = {-1}, joint - 1
+        while step >= 0:
+            way.add(step)
+            step = parents[step]
+        if parents[joint] not in way:
+            return ()
+    return parents
 
 
 def _written(values: np.ndarray) -> str:

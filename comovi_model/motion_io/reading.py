@@ -180,7 +180,7 @@ def _decompressed(content: bytes) -> bytes:
     """What joblib compressed, up to the limit; what shrank to less than a hundredth is no motion but a bomb."""
     if content[:3] == b"BZh":
         unpacker: Any = bz2.BZ2Decompressor()
-    elif content[:6] in (b"\xfd7zXZ\0", b"\x5d\0\0\x80\0\0"):
+    elif content.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
         unpacker = lzma.LZMADecompressor(memlimit=256 * 2**20)
     elif content[:1] == b"\x78" or content[:2] == b"\x1f\x8b":
         unpacker = zlib.decompressobj(wbits=47)
