@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from comfy_server import PACKAGE
 from comfyui_comovi.comovi_model.body.body_files import load_nano_body
 from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.body.files.amass import save_amass
@@ -580,3 +583,23 @@ def test_a_driving_motion_begins_exactly_in_the_first_frame(comfyui, Graph):
     assert np.linalg.norm(path[-1, [0, 2]]) > 0.5
     slope = np.polyfit(np.linalg.norm(path[:, [0, 2]] - path[0, [0, 2]], axis=1), path[:, 1], 1)[0]
     assert abs(slope) < 0.015  # it bobs as a walk does, and does not climb; 0.035 with the camera taken for level
+
+
+@pytest.mark.parametrize("role", ["new", "old"])
+def test_pose_data_go_out_and_come_in(comfyui_servers, role):
+    """The tested cores have no nodes at the other end, so ours run inside ComfyUI's Python."""
+    install = comfyui_servers.install(role)
+    script = Path(__file__).parent / "pose_data_checks.py"
+    command = [str(install.python), str(script), str(install.home), str(PACKAGE)]
+    done = subprocess.run(command, cwd=install.home, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    assert figures["frames"] == 33 and figures["image_size"] == [480, 640]
+    assert figures["nearest"] > 1  # metres before the camera
+    assert figures["unchanged"]
+    assert figures["joint_error"] < 0.02  # metres
+    assert [number for number, valid in enumerate(figures["valid"]) if not valid] == [5]
+    assert figures["camera"] == [640, 480, pytest.approx(659.4, abs=0.1)]
+    assert figures["start"] == [1, "camera"]
+    assert "missing in 1 frames" in figures["info"]
+    assert "must be the pose data of SAM 3D Body, got str" in figures["refused"]
