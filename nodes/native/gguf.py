@@ -60,6 +60,7 @@ def load_gguf(path: str | Path, branches: str = "both") -> Any:
         raise ComoviError(f"{name} cannot be read as a GGUF file of an image model ({reason}).") from error
     named = name_weights(tensors, {}, name, branches)
     patcher = install(build_patcher(named, branches, "default", pack.GGMLOps()))
+    patcher.set_attachments("comovi_source", name)  # for the model report
     return pack.GGUFModelPatcher.clone(patcher)
 
 

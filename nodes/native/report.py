@@ -58,7 +58,7 @@ def model_report(model: Any) -> list[str]:
 
 def what_it_is(model: Any, network: ComfyDualBranch) -> list[str]:
     config = network.config
-    name = "nano model (embedded)" if network.wrappers else "CoMoVi network"
+    name = "nano model" if network.wrappers else "CoMoVi network"
     source = getattr(model, "attachments", {}).get("comovi_source")
     count = sum(parameter.numel() for parameter in network.parameters())
     return [

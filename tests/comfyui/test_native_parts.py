@@ -143,7 +143,8 @@ def line(lines: list[str], start: str) -> str:
 
 def test_the_report_says_what_the_model_is(checks):
     found = figures(checks, "report")
-    assert "nano model (embedded), 6 layers of width 192" in line(found["nano"], "model:")
+    assert line(found["nano"], "model:").startswith("model: nano model from nano.safetensors, 6 layers of width 192")
+    assert " from blind.safetensors, " in line(found["blind"], "model:")
     assert line(found["nano"], "branches:") == "branches: both; exchange: both ways in every layer"
     assert "motion only; exchange: none" in line(found["motion only"], "branches:")
     assert "for clips of 33 frames" in line(found["nano"], "pose head:")
