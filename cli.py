@@ -56,6 +56,7 @@ VERB_EXAMPLES = {
     "evaluate": [
         "comovi evaluate nano --count 200 --seed 90001 --json nano.json",
         "comovi evaluate nano --no-exchange",
+        "comovi evaluate fit --count 64 --seed 1 --workers 2 --json fit.json",
     ],
 }
 
@@ -148,10 +149,17 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from .training.evaluate import run
-
     if arguments.json is not None:
         require_place(arguments.json)
+    if arguments.what == "fit":
+        if arguments.no_exchange:
+            raise ComoviError("--no-exchange is for the nano model; leave it out to evaluate the fit.")
+        from .training import fit_evaluation
+
+        fit_evaluation.run(arguments.count, arguments.seed, arguments.json, arguments.workers)
+        return 0
+    from .training.evaluate import run
+
     run(arguments.what, arguments.count, arguments.seed, arguments.json, no_exchange=arguments.no_exchange)
     return 0
 
@@ -221,13 +229,14 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("file", type=Path, metavar="FILE", help="golden .safetensors with its .json beside it")
     verify.set_defaults(run=_verify)
 
-    evaluate = add_verb("evaluate", "measure a model on held-out sentences")
-    evaluate.add_argument("what", choices=["nano"], help="which model")
+    evaluate = add_verb("evaluate", "measure the nano model, or the fit of motion maps, on held-out clips")
+    evaluate.add_argument("what", choices=["nano", "fit"], help="what to measure")
     evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
     evaluate.add_argument(
         "--seed", type=_whole(0, 2**63 - 1), default=90_001, help="outside the training range (90001)"
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    evaluate.add_argument("--workers", type=_whole(1, 64), default=1, help="processes, for the fit only (1)")
     evaluate.add_argument("--no-exchange", action="store_true", help="measure without coupling of the branches")
     evaluate.set_defaults(run=_evaluate)
     return parser

@@ -1,7 +1,8 @@
 """Synthetic motion maps with known motion, to measure and to tune the fit of comovi_model/fit.
 
 A clip is a pure function of (purpose, seed, index). Tuning and evaluation can never share one: their random streams
-start from different words, and so do their actions: what the fit is tuned on moves in other ways than what it is measured on.
+start from different words, and so do their actions: what the fit is tuned on moves in other
+ways than what it is measured on.
 """
 
 from __future__ import annotations

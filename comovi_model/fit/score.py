@@ -24,7 +24,7 @@ LIMB_PARTS = ((16, 18, 20, 22), (17, 19, 21, 23), (1, 4, 7, 10), (2, 5, 8, 11)) 
 @dataclass(frozen=True)
 class Score:
     mean: Tensor  # (B,) over the union
-    limbs: Tensor  # (B, 4) over the pixels where the body shows the limb or the picture shows it uncovered
+    limbs: Tensor  # (B, 4) what each limb adds to the mean, where the body shows it or the picture shows it uncovered
     overlap: Tensor  # (B,) intersection over union of the silhouettes
 
 
@@ -54,6 +54,14 @@ def score_poses(subject: Subject, seen: Observation, frame: Tensor, pose: Pose, 
     )
 
 
+def pixel_cost(drawn: Tensor, shown: Tensor, inside: Tensor) -> Tensor:
+    """Cost (P,) of pixels drawn in colours (P, 3) where colours (P, 3) are shown, inside the silhouette or not (P,)."""
+    difference = (drawn - shown).abs()
+    normal = (difference[:, 1:].square().sum(1) * (NORMAL_SCALE**2 / 0.3)).clamp_max(1)
+    part = (difference[:, 0] * (PART_SCALE / 4)).clamp_max(1)
+    return torch.where(inside, 0.5 * normal + 0.5 * part, ONE_SIDED)
+
+
 def _score(subject: Subject, seen: Observation, frame: Tensor, pose: Pose) -> Score:
     level = seen.coarse
     view = look(subject, level, frame, pose)
@@ -65,10 +73,7 @@ def _score(subject: Subject, seen: Observation, frame: Tensor, pose: Pose) -> Sc
     place = frame[owner] * area + view.pixels.index - owner * area
     shown = level.field.view(-1, level.field.shape[-1])[place][:, COLOUR]
     inside = level.cover.view(-1)[place] >= 0.5
-    difference = (drawn - shown).abs()
-    normal = (difference[:, 1:].square().sum(1) * (NORMAL_SCALE**2 / 0.3)).clamp_max(1)
-    part = (difference[:, 0] * (PART_SCALE / 4)).clamp_max(1)
-    cost = torch.where(inside, 0.5 * normal + 0.5 * part, ONE_SIDED)
+    cost = pixel_cost(drawn, shown, inside)
 
     batch = len(pose)
     limb_index = limb_of_part().to(cost.device)
@@ -89,6 +94,6 @@ def _score(subject: Subject, seen: Observation, frame: Tensor, pose: Pose) -> Sc
     union = count.sum(1)
     return Score(
         cost_sum.sum(1) / union.clamp_min(1) + (union < 1) * ONE_SIDED,
-        cost_sum[:, :4] / count[:, :4].clamp_min(12),
+        cost_sum[:, :4] / union.clamp_min(1)[:, None],
         both / union.clamp_min(1),
     )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..body.rotations import axis_angle_to_matrix
+from .limb_score import backdrop, rank_limbs, score_limbs
 from .observation import Observation
 from .priors import prediction_spread
 from .score import LIMBS, Score, score_poses
@@ -22,8 +23,10 @@ from .terms import COARSE, FINE, Stage
 
 RANDOM_CANDIDATES = 18
 RANDOM_SPREAD = (0.7, 0.6, 0.2)  # radians at shoulder or hip, elbow or knee, wrist or ankle
-REFINED, FINISHED = 5, 2
-GAIN = 0.004  # of the score, or the limb stays
+RANKED, DRAWN = 300, 40  # candidates that are looked at more closely
+VARIED, VARIANTS, VARIANT_SPREAD = 8, 14, (0.25, 0.25, 0.15)  # the best are varied once more
+REFINED, FINISHED = 4, 2
+GAIN = 0.012  # of the score, or the limb stays: hidden limbs gain less by chance, lost ones 0.02 and more
 
 
 def _turn_to(start: Tensor, end: Tensor) -> Tensor:
@@ -33,29 +36,36 @@ def _turn_to(start: Tensor, end: Tensor) -> Tensor:
     return axis_angle_to_matrix(F.normalize(axis, dim=-1) * torch.atan2(sine, cosine))
 
 
+def _directions(count: int) -> Tensor:
+    """(count, 3) unit vectors all over the sphere (a Fibonacci lattice)."""
+    number = torch.arange(count) + 0.5
+    height = 1 - 2 * number / count
+    angle = number * 2.399963  # the golden angle
+    ring = (1 - height.square()).sqrt()
+    return torch.stack([ring * angle.cos(), height, ring * angle.sin()], 1)
+
+
 @cache
 def limb_grid(limb: int) -> Tensor:
     """(C, 3, 3, 3): rotations of the limb's three joints. Body axes: y up, z forward, x to the person's left."""
-    left = limb in (0, 2)
-    side = 1.0 if left else -1.0
+    side = 1.0 if limb in (0, 2) else -1.0
     if limb < 2:
         along = torch.tensor([side, 0.0, 0.0])  # the arm in the T-pose
-        directions = [(0.25, -1, 0.1), (0.3, -0.6, 0.8), (0.1, 0.0, 1.0), (-0.5, -0.3, 0.8), (1.0, 0.0, 0.2),
-                      (0.4, -0.7, -0.6), (0.4, 1.0, 0.2), (0.8, 0.5, 0.7)]  # fmt: skip
-        twists, bends, hinge = (-1.4, -0.3, 0.8), (0.2, 1.2, 2.1), torch.tensor([0.0, -side, 0.0])
+        ways = _directions(80)
+        ways = ways[(ways[:, 0] > -0.75) & (ways[:, 2] > -0.75)]
+        twists, bends, hinge = (-1.8, -1.1, -0.4, 0.3, 1.0), (0.1, 0.8, 1.5, 2.2), torch.tensor([0.0, -side, 0.0])
     else:
         along = torch.tensor([0.0, -1.0, 0.0])
-        directions = [(0.05, -1, 0.1), (0.1, -0.8, 0.6), (0.15, -0.1, 1.0), (0.1, -0.9, -0.45), (0.6, -0.8, 0.1)]
-        twists, bends, hinge = (-0.3, 0.3), (0.15, 0.9, 1.8), torch.tensor([1.0, 0.0, 0.0])
-    out = []
-    for direction in directions:
-        end = F.normalize(torch.tensor(direction) * torch.tensor([side, 1.0, 1.0]), dim=0)
-        swing = _turn_to(along, end)
-        for twist in twists:
-            upper = swing @ axis_angle_to_matrix(along * twist * side)
-            for bend in bends:
-                out.append(torch.stack([upper, axis_angle_to_matrix(hinge * bend), torch.eye(3)]))
-    return torch.stack(out)
+        ways = _directions(90)
+        ways = ways[(ways[:, 1] < 0.4) & (ways[:, 2] > -0.7) & (ways[:, 0] > -0.5) & (ways[:, 0] < 0.85)]
+        twists, bends, hinge = (-0.5, 0.0, 0.5), (0.1, 0.7, 1.3, 2.0), torch.tensor([1.0, 0.0, 0.0])
+    swing = _turn_to(along, ways * torch.tensor([side, 1.0, 1.0]))  # (D, 3, 3)
+    twist = axis_angle_to_matrix(along * torch.tensor(twists)[:, None] * side)
+    bend = axis_angle_to_matrix(hinge * torch.tensor(bends)[:, None])
+    upper = (swing[:, None] @ twist).flatten(0, 1)  # (D * T, 3, 3)
+    lower = bend.repeat(len(upper), 1, 1)
+    upper = upper.repeat_interleave(len(bend), 0)
+    return torch.stack([upper, lower, torch.eye(3).expand_as(upper)], 1)
 
 
 def limb_candidates(pose: Pose, limb: int, hints: list[Pose], seed: int) -> Pose:
@@ -85,9 +95,12 @@ def search_limb(
 ) -> tuple[Pose, Score, bool]:
     """The pose (1) of a frame with its limb found anew, its score, and whether that was better than before."""
     candidates = limb_candidates(pose, limb, hints, seed=17 * frame + limb)
-    at = torch.full((len(candidates),), frame, device=pose.transl.device)
-    order = score_poses(subject, seen, at, candidates).mean[1:].argsort() + 1  # without the present one
-    chosen = _different(candidates, order, limb)
+    behind = backdrop(subject, seen, frame, pose, limb)
+    candidates = _different(candidates, rank_limbs(subject, behind, candidates).argsort()[:RANKED], limb, DRAWN)
+    candidates = _different(candidates, score_limbs(subject, behind, candidates).argsort(), limb, VARIED)
+    candidates = _varied(candidates, limb, seed=17 * frame + limb)
+    chosen = _different(candidates, score_limbs(subject, behind, candidates).argsort(), limb, REFINED, 0.5)
+    at = torch.full((len(chosen),), frame, device=pose.transl.device)
     spread = prediction_spread(0.5)
     spread[list(LIMBS[limb])] = 1.5
     chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, COARSE, 4, Pull(0.5, chosen, spread, 0.03))
@@ -95,22 +108,39 @@ def search_limb(
     chosen = chosen[best]
     chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, fine, 4, Pull(0.3, chosen, spread, 0.03))
     scores = score_poses(subject, seen, at[: len(chosen)], chosen)
-    winner = int(scores.mean.argmin())
+    # Among limbs that explain the picture alike (a hidden one), the one nearest to the present pose is likeliest.
+    apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))
+    winner = int((scores.mean + 0.5 * GAIN * (apart / 4).clamp_max(1)).argmin())
     if float(scores.mean[winner]) > float(score.mean[0]) - GAIN:
         return pose, score, False
     return chosen[[winner]], pick(scores, [winner]), True
 
 
-def _different(candidates: Pose, order: Tensor, limb: int) -> Pose:
-    """The best candidates whose limbs differ by more than 0.5 rad from better ones."""
-    upper = candidates.rotations[:, list(LIMBS[limb])[:2]]
+def _varied(poses: Pose, limb: int, seed: int) -> Pose:
+    """The poses and, for each, some with the limb turned a little."""
+    joints = list(LIMBS[limb])
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(VARIANTS, len(poses), 3, 3, generator=generator) * torch.tensor(VARIANT_SPREAD)[:, None]
+    noise[0] = 0
+    rotations = poses.rotations.repeat(VARIANTS, 1, 1, 1)
+    rotations[:, joints] = rotations[:, joints] @ axis_angle_to_matrix(noise.flatten(0, 1)).to(rotations)
+    return Pose(rotations, poses.transl.repeat(VARIANTS, 1))
+
+
+def _different(candidates: Pose, order: Tensor, limb: int, count: int, apart: float = 0.3) -> Pose:
+    """The first candidates in `order` whose limbs differ from each other; `apart` is a squared distance of matrices."""
+    upper = candidates.rotations[order][:, list(LIMBS[limb])[:2]].flatten(1)
+    near = (upper[:, None] - upper[None]).square().sum(-1) < apart
+    free = torch.ones(len(upper), dtype=torch.bool)
     kept: list[int] = []
-    for index in order.tolist():
-        if all(float((upper[index] - upper[k]).square().sum()) > 0.5 for k in kept):
+    near = near.cpu()
+    for index in range(len(upper)):
+        if free[index]:
             kept.append(index)
-        if len(kept) == REFINED:
-            break
-    return candidates[kept]
+            free &= ~near[index]
+            if len(kept) == count:
+                break
+    return candidates[order[kept]]
 
 
 def pick(score: Score, index: list[int] | Tensor) -> Score:

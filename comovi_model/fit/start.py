@@ -46,9 +46,8 @@ def search_all_limbs(
     at = torch.tensor([frame], device=pose.transl.device)
     improved = False
     for limb in score.limbs[0].argsort(descending=True).tolist():
-        if score.limbs[0, limb] > 0.22 or limb < 2:
-            pose, score, better = search_limb(subject, seen, frame, pose, score, limb, [], fine)
-            improved |= better
+        pose, score, better = search_limb(subject, seen, frame, pose, score, limb, [], fine)
+        improved |= better
     if improved:
         again = fit_poses(subject, seen, at, pose, fine, 6, Pull(0.5))
         pose, score = best_of(subject, seen, frame, [pose, again])

@@ -139,14 +139,15 @@ def picture_system(subject: Subject, seen: Observation, frame: Tensor, pose: Pos
 
 
 def system_of(skeleton: Skeleton, subject: Subject, rows: list[Rows]) -> System:
-    jacobians, values, cost = [], [], torch.zeros((), dtype=torch.float64)
+    jacobians, values = [], []
+    cost = torch.zeros(len(skeleton.turn), dtype=torch.float64, device=skeleton.turn.device)
     for row in rows:
         lever = leverage(subject, skeleton, row.rest, row.weights)
         root = row.weight.sqrt()
         jacobian = world_rows(lever, row.gradient, row.normals, row.turn) * root[..., None]
         jacobians.append(jacobian.flatten(1, 2))
         values.append((row.value * root).flatten(1))
-        cost = cost + values[-1].double().square().sum(1).to(cost.device if cost.dim() == 0 else cost)
+        cost = cost + values[-1].double().square().sum(1)
     jacobian, value = torch.cat(jacobians, 1), torch.cat(values, 1)
     information = jacobian.transpose(1, 2) @ jacobian
     slope = (jacobian.transpose(1, 2) @ value[..., None]).squeeze(-1)

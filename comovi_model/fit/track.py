@@ -19,9 +19,10 @@ from .terms import COARSE, FINE, Stage
 
 MOMENTUM = 0.7  # of the last step that the prediction repeats
 FINE_STEPS = 5
-LOST = (1.15, 0.03)  # a limb is searched for above this factor and this sum over its usual cost
-LARGEST_SHARE = 0.4  # of the frames whose limbs are searched for
-SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.012, (1.12, 0.02)
+LOST = 0.015  # a limb is searched for when it adds so much more than usual to the score
+REST = 3  # frames without a new search of a limb that was not found
+LARGEST_SHARE = 1.0  # searches per frame, on average
+SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.015, 0.010
 
 
 @dataclass
@@ -82,6 +83,7 @@ def follow(track: Track, start: int, direction: int) -> None:
     usual = track.limbs[start].clone()
     frame, before = start, None
     budget = max(2, round(LARGEST_SHARE * len(track.seen)))
+    rest = [0] * len(LIMBS)  # frames during which a limb that could not be found is left alone
     while 0 <= frame + direction < len(track.seen):
         last, frame = track.at(frame), frame + direction
         guess = predict(last, before)
@@ -94,11 +96,14 @@ def follow(track: Track, start: int, direction: int) -> None:
         pose = fit_poses(track.subject, track.seen, at, guess, COARSE, 1, expecting(guess, 1.5, 0.3))
         pose = fit_poses(track.subject, track.seen, at, pose, track.fine, FINE_STEPS, expecting(guess, 1.0, 0.3))
         score = score_poses(track.subject, track.seen, at, pose)
-        lost = [limb for limb in range(len(LIMBS)) if score.limbs[0, limb] > LOST[0] * usual[limb] + LOST[1]]
-        if lost and budget > 0:
+        rest = [max(0, frames - 1) for frames in rest]
+        lost = [limb for limb in range(len(LIMBS)) if not rest[limb] and score.limbs[0, limb] > usual[limb] + LOST]
+        lost.sort(key=lambda limb: float(usual[limb] - score.limbs[0, limb]))
+        for limb in lost[: min(2, budget)]:
             budget -= 1
-            worst = max(lost, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
-            pose, score = find_limb(track, frame, pose, score, worst, [last, guess])
+            if score.limbs[0, limb] > usual[limb] + LOST:  # still: the other limb's search fits the whole body
+                pose, score, better = find_limb(track, frame, pose, score, limb, [last, guess])
+                rest[limb] = 0 if better else REST
         track.put(frame, pose, score)
         # The usual cost follows slowly, and hardly upwards: what stays lost must not become usual.
         rise = score.limbs[0] - usual
@@ -106,16 +111,20 @@ def follow(track: Track, start: int, direction: int) -> None:
         before = last
 
 
-def find_limb(track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose]) -> tuple[Pose, Score]:
+def find_limb(
+    track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose]
+) -> tuple[Pose, Score, bool]:
     """Searches one limb and, if that helped, fits the whole body once more."""
     track.searches += 1
     found, found_score, better = search_limb(track.subject, track.seen, frame, pose, score, limb, hints, track.fine)
     if not better:
-        return pose, score
+        return pose, score, False
     at = torch.tensor([frame], device=pose.transl.device)
     again = fit_poses(track.subject, track.seen, at, found, track.fine, 3, Pull(0.3, found, prediction_spread(2), 0.06))
     again_score = score_poses(track.subject, track.seen, at, again)
-    return (again, again_score) if again_score.mean[0] < found_score.mean[0] else (found, found_score)
+    if again_score.mean[0] < found_score.mean[0]:
+        return again, again_score, True
+    return found, found_score, True
 
 
 def sweep(track: Track, direction: int, searching: bool = True) -> int:
@@ -126,7 +135,7 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
     if int(known.sum()) < 2:
         return 0
     level = torch.quantile(track.score[known], SWEEP_PERCENTILE) + SWEEP_SCORE
-    usual = SWEEP_LIMB[0] * torch.quantile(track.limbs[known], SWEEP_PERCENTILE, dim=0) + SWEEP_LIMB[1]
+    usual = torch.quantile(track.limbs[known], SWEEP_PERCENTILE, dim=0) + SWEEP_LIMB
     improved, budget = 0, max(2, round(0.5 * LARGEST_SHARE * frames))
     for frame in order:
         neighbour = frame - direction
@@ -147,13 +156,13 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
         option = fit_poses(track.subject, track.seen, at, option, COARSE, 1, expecting(option, 2.0, 0.3))
         option = fit_poses(track.subject, track.seen, at, option, track.fine, 4, expecting(option, 2.0, 0.3))
         pose, score = best_of(track.subject, track.seen, frame, [own, option])
-        if score.mean[0] > track.score[frame] - 0.002:
+        if score.mean[0] > track.score[frame] - 0.004:
             pose, score = own, track.score_at(frame)
         if searching and budget > 0 and doubtful:
             worst = max(doubtful, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
-            if score.limbs[0, worst] > usual[worst] + 0.02:
+            if score.limbs[0, worst] > usual[worst] + 0.005:
                 budget -= 1
-                pose, score = find_limb(track, frame, pose, score, worst, [other])
+                pose, score, _ = find_limb(track, frame, pose, score, worst, [other])
         if score.mean[0] < track.score[frame] - 0.002:
             track.put(frame, pose, score)
             improved += 1
