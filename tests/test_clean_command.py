@@ -92,7 +92,7 @@ def test_one_shape_for_two_clips(folder, body, capsys):
         (["--smooth", "kalman"], "invalid choice"),
         (["--strength", "2"], "a number from 0 to 1"),
         (["--resample", "fast"], "frames per second must be a number"),
-        (["--resample", "0"], "between 0 and 1000"),
+        (["--resample", "0"], "between 0.01 and 1000"),
         (["--trim", "500:600"], "keeps nothing"),
         (["--trim", "9:3"], "keeps nothing"),
         (["--trim", "3"], "expected A:B"),

@@ -12,7 +12,8 @@ from comfyui_comovi.comovi_model.body.smpl import rest_joints
 from comfyui_comovi.comovi_model.body.toy import random_rotations
 from comfyui_comovi.comovi_model.clean.benchmark import foot_table, true_contacts
 from comfyui_comovi.comovi_model.clean.feet import foot_contacts, skate, skeleton
-from comfyui_comovi.comovi_model.clean.foot_lock import lock_feet
+from comfyui_comovi.comovi_model.clean.foot_lock import FootLockSettings, lock_feet
+from comfyui_comovi.comovi_model.clean.ground import ground
 from comfyui_comovi.comovi_model.clean.known_motion import LEVELS, Noise, noisy, synthetic_motion
 from comfyui_comovi.comovi_model.clean.legs import Leg, between, reach
 from comfyui_comovi.comovi_model.clean.measures import joint_positions, mean_distance_mm
@@ -176,3 +177,29 @@ def test_frames_without_a_pose_are_left_alone(body):
 def test_the_shortest_motions_can_be_locked(body, num_frames):
     walk = synthetic_motion(body, "walk", 4, 16.0).slice(0, num_frames)
     assert len(lock_feet(walk, body)) == num_frames
+
+
+def test_on_a_flat_floor_all_feet_stand_at_one_height(body):
+    """A wandering root lets feet stand up to 7 cm apart; the flat floor also brings the motion nearer to the truth."""
+    truth = synthetic_motion(body, "walk", 0, 30.0)
+    walk = ground(noisy(truth, LEVELS["medium"], 2000), body, centre=False)
+    contacts = foot_contacts(walk, body)
+    flat = lock_feet(walk, body, FootLockSettings(flat_floor=True), contacts)
+    usual = lock_feet(walk, body, contacts=contacts)
+
+    def heights(motion):
+        seen = skeleton(motion, body)
+        return (seen.foot_points[..., 1] - seen.standing)[contacts]
+
+    assert heights(usual).std() > 0.01
+    assert heights(flat).std() < 0.005
+    assert mean_distance_mm(truth, flat, body) < mean_distance_mm(truth, usual, body)
+
+
+def test_feet_on_a_step_stay_on_the_step(body):
+    stand = synthetic_motion(body, "wave", 0, 30.0)
+    transl = stand.transl.clone()
+    transl[40:, 1] += 0.3  # stepped up a stair between two frames
+    climbed = replace(stand, transl=transl)
+    locked = lock_feet(climbed, body, FootLockSettings(flat_floor=True))
+    assert (locked.transl - climbed.transl)[60:].abs().max() < 0.01

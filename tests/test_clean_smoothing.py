@@ -17,14 +17,13 @@ from comfyui_comovi.comovi_model.body.rotations import (
     rotation_angle,
 )
 from comfyui_comovi.comovi_model.body.toy import random_rotations
-from comfyui_comovi.comovi_model.clean.known_motion import Noise, noisy, synthetic_motion
+from comfyui_comovi.comovi_model.clean.known_motion import SHAKING, noisy, synthetic_motion
 from comfyui_comovi.comovi_model.clean.manifold import regression_coefficients, window_index
 from comfyui_comovi.comovi_model.clean.measures import jitter, mean_distance_mm
 from comfyui_comovi.comovi_model.clean.smoothing import METHODS, blender_smooth, one_euro, savgol, smooth
 from comfyui_comovi.comovi_model.errors import ComoviError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "smoothing.npz", allow_pickle=False)
-SHAKING = Noise(degrees=3.0, wander_degrees=0.0, millimetres=10.0, wander_millimetres=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,14 @@ from ..body.smpl import BodyModel
 from ..files import atomic_path
 from .feet import foot_contacts, skate, skeleton
 from .foot_lock import lock_feet
-from .known_motion import LEVELS, noisy, synthetic_motion
+from .known_motion import LEVELS, SHAKING, Noise, noisy, synthetic_motion
 from .measures import jitter, joint_positions, mean_angle_degrees, mean_distance_mm
 from .smoothing import smooth
 from .time_base import resample
 
 ACTIONS = ("walk", "wave", "kick", "punch", "squat", "jump", "turn", "march")
 RATES = (16.0, 30.0)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 STANDING_SPEED = 0.05  # m/s, slower points of a clean motion stand
 
 
@@ -40,32 +41,29 @@ class Row:
     numbers: dict[str, float]
 
 
-def smoothing_table(model: BodyModel, seeds: int, fps: float, level: str) -> list[Row]:
-    """Errors against the truth and jitter, mean over actions and seeds; the truth's own jitter is the first line."""
-    clips = [
-        (truth, noisy(truth, LEVELS[level], 1000 + seed))
-        for seed in range(seeds)
-        for action in ACTIONS
-        for truth in [synthetic_motion(model, action, seed, fps)]
-    ]
+def smoothing_table(model: BodyModel, seeds: int, fps: float, noise: Noise) -> list[Row]:
+    """Means over actions and seeds: error against the truth, jitter, and what the method does to motion without noise.
+
+    The truth's own jitter is the first line.
+    """
+    truths = [synthetic_motion(model, action, seed, fps) for seed in range(seeds) for action in ACTIONS]
+    rough = [noisy(truth, noise, 1000 + number) for number, truth in enumerate(truths)]
     ways: list[tuple[str, Callable[[BodyMotion], BodyMotion]]] = [("noisy, as it came", lambda motion: motion)]
     ways.append(("paper", lambda motion: smooth(motion, "paper")))
     for method in ("savgol", "gaussian", "one-euro"):
-        for strength in (0.25, 0.5, 0.75, 1.0):
+        for strength in STRENGTHS:
             ways.append((f"{method}, strength {strength:g}", _smoother(method, strength)))
-    rows = [Row("truth", {"mm": 0.0, "degrees": 0.0, "jitter": _mean([jitter(truth, model) for truth, _ in clips])})]
+    own = _mean([jitter(truth, model) for truth in truths])
+    rows = [Row("truth", {"mm": 0.0, "degrees": 0.0, "jitter": own, "cost_mm": 0.0})]
     for name, way in ways:
-        pairs = [(truth, way(motion)) for truth, motion in clips]
-        rows.append(
-            Row(
-                name,
-                {
-                    "mm": _mean([mean_distance_mm(truth, motion, model) for truth, motion in pairs]),
-                    "degrees": _mean([mean_angle_degrees(truth, motion) for truth, motion in pairs]),
-                    "jitter": _mean([jitter(motion, model) for _, motion in pairs]),
-                },
-            )
-        )
+        calm = [way(motion) for motion in rough]
+        numbers = {
+            "mm": _mean([mean_distance_mm(a, b, model) for a, b in zip(truths, calm, strict=True)]),
+            "degrees": _mean([mean_angle_degrees(a, b) for a, b in zip(truths, calm, strict=True)]),
+            "jitter": _mean([jitter(motion, model) for motion in calm]),
+            "cost_mm": _mean([mean_distance_mm(truth, way(truth), model) for truth in truths]),
+        }
+        rows.append(Row(name, numbers))
     return rows
 
 
@@ -151,9 +149,9 @@ def main() -> None:
     tables: dict[str, list[Row]] = {}
     if "smoothing" in wanted:
         for fps in RATES:
-            tables[f"smoothing, medium noise, {fps:g} frames per second"] = smoothing_table(
-                model, options.seeds, fps, "medium"
-            )
+            for name, noise in (("shaking", SHAKING), ("medium noise", LEVELS["medium"])):
+                rows = smoothing_table(model, options.seeds, fps, noise)
+                tables[f"smoothing, {name}, {fps:g} frames per second"] = rows
     if "feet" in wanted:
         for fps in RATES:
             tables[f"foot lock, noisy walks, {fps:g} frames per second"] = foot_table(model, options.seeds, fps)

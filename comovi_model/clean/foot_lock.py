@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
-from .feet import ContactSettings, Skeleton, contacts_of, skeleton
-from .gaps import runs, valid_frames
+from .feet import ContactSettings, Skeleton, contacts_of, floor_height, skeleton
+from .gaps import neighbours, runs, valid_frames
 from .history import noted
 from .legs import LONGEST, Leg, between, reach
+from .manifold import filter_path, regression_coefficients, window_index
 
 LEGS = ((1, 4, 7, 10), (2, 5, 8, 11))  # hip, knee, ankle, toe of the left and the right leg
 ANKLES, TOES = (0, 2), (1, 3)  # as foot points
@@ -27,6 +28,8 @@ ANKLES, TOES = (0, 2), (1, 3)  # as foot points
 class FootLockSettings:
     blend_seconds: float = 0.2  # in which a foot leaves and returns to the path it had
     contacts: ContactSettings = field(default_factory=ContactSettings)
+    flat_floor: bool = False  # standing feet come to one height, and the pelvis rises and sinks along
+    step_height: float = 0.1  # metres; feet that stand further from the floor stand on something and stay there
     lowest_pelvis: float = 0.08  # metres it may sink where a planted foot would be out of the leg's reach
 
 
@@ -37,7 +40,8 @@ def lock_feet(
 
     While an ankle or toe stands, it stays where it is on average; before and after, its correction fades in and out.
     A foot keeps its orientation in the world, apart from the turn that keeps a standing toe in place. Only hips,
-    knees and ankles turn; where a pinned foot would be out of reach, the pelvis is lowered a little.
+    knees and ankles turn; where a pinned foot would be out of reach, the pelvis is lowered a little. With flat_floor
+    all feet stand at one height, as people do, and the whole body rises and sinks to suit.
     """
     settings = settings or FootLockSettings()
     body = skeleton(motion, model)
@@ -47,14 +51,20 @@ def lock_feet(
     if not bool(contacts.any()):
         return motion
     blend = max(1, round(settings.blend_seconds * motion.fps))
-    points = _wanted_points(body, contacts, blend)
-    sunk = _pelvis_drop(body, points[:, ANKLES], contacts, blend).clamp_max(settings.lowest_pelvis)
+    targets = _targets(body.foot_points, contacts)
     lift = torch.zeros(len(motion), 3, dtype=torch.float64)
-    lift[:, 1] = -sunk
+    if settings.flat_floor:
+        targets = _levelled(targets, body, contacts, settings.step_height)
+        lift[:, 1] = _rise(targets - body.foot_points, contacts, blend)
+        body = _lifted(body, lift)
+    points = _wanted_points(body.foot_points, targets, contacts, blend)
+    sunk = _pelvis_drop(body, points[:, ANKLES], contacts, blend).clamp_max(settings.lowest_pelvis)
+    drop = torch.zeros_like(lift)
+    drop[:, 1] = -sunk
     rotations = motion.rotations.double().clone()
     for side, joints in enumerate(LEGS):
-        _solve_leg(body, joints, points[:, ANKLES[side]], points[:, TOES[side]], lift, rotations)
-    transl = motion.transl.double() + lift @ body.turn  # back to the motion's axes: turn^T acting on columns
+        _solve_leg(body, joints, points[:, ANKLES[side]], points[:, TOES[side]], drop, rotations)
+    transl = motion.transl.double() + (lift + drop) @ body.turn  # back to the motion's axes: turn^T acting on columns
     valid = valid_frames(motion)
     locked = replace(
         motion,
@@ -64,10 +74,8 @@ def lock_feet(
     return noted(locked, {"foot_lock": int(contacts.any(1).sum()), "blend_frames": blend})
 
 
-def _wanted_points(body: Skeleton, contacts: Tensor, blend: int) -> Tensor:
-    """Foot points (F, P, 3) with the standing ones pinned and the others fading back to their own path."""
-    now = body.foot_points
-    targets = _targets(now, contacts)
+def _wanted_points(now: Tensor, targets: Tensor, contacts: Tensor, blend: int) -> Tensor:
+    """Foot points (F, P, 3) with the standing ones at their targets and the others fading back to their own path."""
     offset, weight = _faded(targets - now, contacts, blend)
     wanted = now + offset
     # Ankle and toe are one bone apart: who is pinned more firmly decides, the other one follows.
@@ -97,6 +105,30 @@ def _targets(now: Tensor, contacts: Tensor) -> Tensor:
             direction = (now[start:stop, toe] - now[start:stop, ankle])[flat].median(0).values
             targets[start:stop, toe] = pinned + length * F.normalize(direction, dim=0)
     return targets
+
+
+def _levelled(targets: Tensor, body: Skeleton, contacts: Tensor, step_height: float) -> Tensor:
+    """Targets (F, P, 3) of feet near the floor, brought to the height at which they stand on it."""
+    level = floor_height(body, contacts) + body.standing  # (P,)
+    near = (targets[..., 1] - level).abs() < step_height
+    height = torch.where(near, level.expand_as(near), targets[..., 1])
+    return torch.stack([targets[..., 0], height, targets[..., 2]], -1)
+
+
+def _rise(offset: Tensor, contacts: Tensor, blend: int) -> Tensor:
+    """(F,) metres that the whole body goes up with its standing feet, from their offsets (F, P, 3); smooth."""
+    standing = contacts.double()
+    wanted = (offset[..., 1] * standing).sum(1) / standing.sum(1).clamp_min(1)
+    before, after, share = neighbours(contacts.any(1))
+    wanted = wanted[before] + share * (wanted[after] - wanted[before])
+    index = window_index(len(wanted), 2 * blend)
+    offsets = (index - torch.arange(len(wanted))[:, None]).double()
+    bell = torch.exp(-0.5 * (offsets / blend) ** 2)
+    return filter_path(wanted[:, None], index, regression_coefficients(offsets, bell, 1))[:, 0]
+
+
+def _lifted(body: Skeleton, lift: Tensor) -> Skeleton:
+    return replace(body, positions=body.positions + lift[:, None])
 
 
 def _faded(offset: Tensor, contacts: Tensor, blend: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .feet import foot_contacts, skate
-from .foot_lock import lock_feet
+from .foot_lock import FootLockSettings, lock_feet
 from .gaps import fill_gaps, valid_frames
 from .ground import find_floor, ground
 from .measures import jitter, mean_distance_mm
@@ -117,7 +117,7 @@ def _ground(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tu
 
 def _foot_lock(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:
     contacts = foot_contacts(motion, model)
-    locked = lock_feet(motion, model, contacts=contacts)
+    locked = lock_feet(motion, model, FootLockSettings(flat_floor=settings.ground), contacts)
     before, after = skate(motion, model, contacts), skate(locked, model, contacts)
     slid = f"{before.metres_per_second:.3f} -> {after.metres_per_second:.3f} m/s"
     moved = mean_distance_mm(motion, locked, model)

@@ -23,6 +23,7 @@ from .manifold import relative_log, step_from
 BROADCAST = tuple(Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120))  # 23.976, 29.97, ...
 INTERPOLATIONS = ("slerp", "cubic")
 MOST_FRAMES = 1_000_000
+SLOWEST = Fraction(1, 100)  # frames per second
 
 
 def exact_fps(fps: float | int | str | Fraction) -> Fraction:
@@ -31,8 +32,8 @@ def exact_fps(fps: float | int | str | Fraction) -> Fraction:
         rate = Fraction(fps)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ComoviError(f"frames per second must be a number, as 30, 29.97 or 30000/1001, got {fps!r}.") from None
-    if not 0 < rate <= 1000:
-        raise ComoviError(f"frames per second must lie between 0 and 1000, got {fps}.")
+    if not SLOWEST <= rate <= 1000:
+        raise ComoviError(f"frames per second must lie between {float(SLOWEST)} and 1000, got {fps}.")
     nearest = min(BROADCAST, key=lambda known: abs(known - rate))
     if abs(nearest / rate - 1) < Fraction(2, 10_000):  # also the spelling 23.98
         return nearest
@@ -47,7 +48,7 @@ def resample(
     New frame j lies at source frame j * (speed * old rate / new rate), computed in whole numbers: 30 -> 16 -> 30 finds
     the old times again, and no drift builds up in long clips. The clip ends at the last new frame that has source
     on both sides. "slerp" joins poses by turns of constant speed; "cubic" passes through them without kinks, which
-    brings 30 -> 16 -> 30 back to 0.8 mm instead of 2.2 (mean of joints, docs/clean.md).
+    brings 30 -> 16 -> 30 back to 0.5 mm instead of 1.5 (mean of joints, docs/clean.md).
     """
     if interpolation not in INTERPOLATIONS:
         raise ComoviError(f"unknown interpolation {interpolation!r}; choose {' or '.join(INTERPOLATIONS)}.")
