@@ -99,7 +99,11 @@ def pages(results: Path) -> dict[str, Callable[[], list[Image.Image]]]:
     own = Stage(load_mannequin_body(), load_motion(newest(results, "quick_start_motion", "npz")))
     return {
         "quick_start_nano": lambda: [seen("quick_start_video"), seen("quick_start_map"), own.body_view(0.5)],
-        "drive_video_with_my_motion": lambda: [walk.body_view(0.5), seen("driven_map", 0.6), seen("driven_video", 0.6)],
+        "drive_video_with_my_motion": lambda: [
+            wave.body_view(0.35),
+            seen("driven_map", 0.35),
+            seen("driven_video", 0.35),
+        ],
         "video_to_motion": lambda: [
             seen("clip_to_read", 0.6),
             seen("map_of_video", 0.6),
@@ -110,7 +114,7 @@ def pages(results: Path) -> dict[str, Callable[[], list[Image.Image]]]:
             seen("body_over_map", 0.4),
             walk.body_view(0.4, "wireframe"),
         ],
-        "longer_than_81_frames": lambda: [seen("longer_video", share) for share in (0.25, 0.6, 0.9)],
+        "longer_than_81_frames": lambda: [seen("longer_video", share) for share in (0.0, 0.17, 0.95)],
         "mocap_to_motion_map": lambda: [walk.body_view(0.25), walk.body_view(0.55), walk.motion_map(0.55)],
         "image_to_video_and_motion": lambda: [wave.body_view(0.0), wave.motion_map(0.5), wave.body_view(0.5, "parts")],
         "image_to_video_low_vram": lambda: [wave.motion_map(0.0), wave.motion_map(0.35), wave.motion_map(0.6)],
