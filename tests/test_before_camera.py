@@ -16,6 +16,7 @@ from comfyui_comovi.comovi_model.body.named_poses import named_pose, turned
 from comfyui_comovi.comovi_model.body.smpl import pose_body
 from comfyui_comovi.comovi_model.body.upright import camera_up, levelled, with_camera_up
 from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.nano.start import nano_neutral
 
 CAMERA = Camera.from_fov(40.0, 704, 1280)
 
@@ -115,6 +116,19 @@ def test_the_direction_of_up_is_used_and_handed_on(body):
     again = stand_before_camera(body, seen, CAMERA, Placement(4.0))  # a level camera; the old direction is forgotten
     assert camera_up(again).tolist() == [0.0, -1.0, 0.0]
     assert torch.allclose(again.rotations[0, 0] @ torch.tensor([0.0, 1.0, 0.0]), camera_up(again), atol=1e-5)
+
+
+def test_the_nano_stance_can_be_turned_and_knows_its_camera(body):
+    front, left = nano_neutral(), nano_neutral(90.0)
+    for pose in (front, left):
+        box = seen_box(body, pose)
+        assert 0.4 < float((box[0] + box[2]) / 2) < 0.6 and 0.05 < float(box[1]) < float(box[3]) < 0.99
+    up = camera_up(front)
+    assert 0.01 < float(up[2].abs()) < 0.06  # it looks down two degrees
+    toes = pose_body(body, left.rotations, left.betas, left.transl).joints[0]
+    assert float(toes[10, 0] - toes[7, 0]) > 0.05  # left of the person is right in the picture
+    stood = levelled(front, body)
+    assert float((stood.rotations[0, 0] - torch.eye(3)).abs().max()) < 1e-4
 
 
 def test_bad_wishes_are_sentences(body):

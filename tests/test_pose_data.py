@@ -49,9 +49,11 @@ def test_the_core_sees_the_body_where_our_camera_does(body):
     """It projects with one focal length about the middle of the picture."""
     motion = a_motion()
     data = pose_data_of(motion, body)
-    vertices = pose_body(body, motion.rotations, motion.betas, motion.transl).vertices
-    ours = project(vertices, motion.camera.K)
-    for (person,), expected in zip(data["frames"], ours, strict=True):
+    posed = pose_body(body, motion.rotations, motion.betas, motion.transl)
+    ours, joints = project(posed.vertices, motion.camera.K), project(posed.joints, motion.camera.K)
+    for (person,), expected, key_points in zip(data["frames"], ours, joints, strict=True):
+        bones = person["pred_joint_coords"][:24] * [1, -1, -1] + person["pred_cam_t"]
+        assert np.abs(bones[:, :2] / bones[:, 2:] * 800 + [320, 240] - key_points.numpy()).max() < 0.05
         points = person["pred_vertices"] + person["pred_cam_t"]
         pixels = points[:, :2] / points[:, 2:] * person["focal_length"] + [320, 240]
         assert np.abs(pixels - expected.numpy()).max() < 0.05

@@ -1,6 +1,6 @@
 """Puts a body before a camera: at a distance, turned, at a place of the picture. Picture space is what people think in.
 
-Letters: F frames, V vertices. World frame "yup": y up, the body of the T-pose faces +z, and so does the camera's back.
+Letters: F frames, V vertices. World frame "yup": the body of the T-pose faces +z, and the camera looks along -z.
 """
 
 from __future__ import annotations
