@@ -9,7 +9,7 @@ from .choices import listed
 from .frames import Steps
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 
-SMOOTHINGS = ("savgol", "one-euro", "gaussian", "paper", NO_SMOOTHING)
+SMOOTHINGS = ("gaussian", "savgol", "one-euro", "paper", NO_SMOOTHING)
 
 
 class CleanMotion(io.ComfyNode):
@@ -56,8 +56,8 @@ class CleanMotion(io.ComfyNode):
                     "smoothing",
                     options=list(SMOOTHINGS),
                     default=SMOOTHINGS[0],
-                    tooltip="savgol keeps peaks; one-euro calms still parts and leaves quick ones quick; gaussian is "
-                    "the calmest; paper is the light filter of the released data (rotations only).",
+                    tooltip="gaussian is the calmest; savgol keeps peaks; one-euro calms still parts and leaves quick "
+                    "ones quick; paper is the light filter of the released data (rotations only).",
                 ),
                 io.Float.Input(
                     "strength",

@@ -36,7 +36,8 @@ class FootLockSettings:
 def lock_feet(
     motion: BodyMotion, model: BodyModel, settings: FootLockSettings | None = None, contacts: Tensor | None = None
 ) -> BodyMotion:
-    """contacts (F, 4) bool replaces those that `foot_contacts` finds.
+    """contacts (F, 4) bool replaces those that are found, by `foot_contacts`, and once more when feet stand still: the
+    first and last frames of a contact then show.
 
     While an ankle or toe stands, it stays where it is on average; before and after, its correction fades in and out.
     A foot keeps its orientation in the world, apart from the turn that keeps a standing toe in place. Only hips,
@@ -47,6 +48,8 @@ def lock_feet(
     body = skeleton(motion, model)
     if contacts is None:
         contacts = contacts_of(body, motion.fps, settings.contacts, valid_frames(motion))
+        once = lock_feet(motion, model, settings, contacts)
+        contacts = contacts | contacts_of(skeleton(once, model), motion.fps, settings.contacts, valid_frames(motion))
     contacts = contacts & valid_frames(motion)[:, None]
     if not bool(contacts.any()):
         return motion

@@ -117,7 +117,7 @@ def _ground(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tu
 
 def _foot_lock(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:
     contacts = foot_contacts(motion, model)
-    locked = lock_feet(motion, model, FootLockSettings(flat_floor=settings.ground), contacts)
+    locked = lock_feet(motion, model, FootLockSettings(flat_floor=settings.ground))
     before, after = skate(motion, model, contacts), skate(locked, model, contacts)
     slid = f"{before.metres_per_second:.3f} -> {after.metres_per_second:.3f} m/s"
     moved = mean_distance_mm(motion, locked, model)
