@@ -151,6 +151,10 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         require_place(arguments.json)
+    if arguments.what == "traffic":
+        from .comovi_model.comovi import traffic
+
+        return traffic.run(arguments.json)
     if arguments.what == "fit":
         if arguments.no_exchange:
             raise ComoviError("--no-exchange is for the nano model; leave it out to evaluate the fit.")
@@ -229,8 +233,8 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("file", type=Path, metavar="FILE", help="golden .safetensors with its .json beside it")
     verify.set_defaults(run=_verify)
 
-    evaluate = add_verb("evaluate", "measure the nano model, or the fit of motion maps, on held-out clips")
-    evaluate.add_argument("what", choices=["nano", "fit"], help="what to measure")
+    evaluate = add_verb("evaluate", "measure the nano model or the fit on held-out clips, or count the work of a step")
+    evaluate.add_argument("what", choices=["nano", "fit", "traffic"], help="what to measure")
     evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
     evaluate.add_argument(
         "--seed", type=_whole(0, 2**63 - 1), default=90_001, help="outside the training range (90001)"

@@ -74,6 +74,10 @@ def variants() -> Iterator[Variant]:
         pointers = {"x_ptr": stream, "shift_ptr": "fp32", "scale_ptr": "fp32", "out_ptr": out}
         types = {name: f"*{kind}" for name, kind in pointers.items()}
         yield Variant("norm_modulate_fwd_kernel", "norm_modulate", types | numbers | strides, {"BLOCK": block}, 8)
+        types = {name: f"*{kind}" for name, kind in (("x_ptr", stream), ("update_ptr", out), ("gate_ptr", "fp32"),
+                                                     ("joined_ptr", stream))}  # fmt: skip
+        sizes = dict.fromkeys(("frames", "tokens", "channels", "stride_gate_b", "stride_gate_f"), "i32")
+        yield Variant("join_fwd_kernel", "join", types | sizes, {"GATE": True, "BLOCK": block}, 8)
         for gate, affine in ((True, True), (False, False), (True, False)):
             weights = out if affine else "fp32"
             pointers = {

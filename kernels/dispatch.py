@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 BACKENDS = ("triton", "torch")
-OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention")
+OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention", "linear_gelu")
 VARIABLE = "COMOVI_KERNELS"
 LARGEST_WIDTH = 16384  # channels of a row that one program holds in registers
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -87,10 +87,12 @@ def refusal(operation: str, *tensors: Tensor | None) -> str:
     if asked == "torch":
         return "plain PyTorch was asked for"
     first = next(tensor for tensor in tensors if tensor is not None)
-    if first.device.type != "cuda" and not (first.device.type == "cpu" and asked == "triton" and interpreted()):
-        return f"tensors on {first.device.type}, and fused kernels run on a GPU"
-    if triton_missing():
-        return triton_missing()
+    kind = first.device.type
+    if kind != "meta" or asked != "triton":  # on meta tensors nothing runs; work is only counted
+        if kind != "cuda" and not (kind == "cpu" and asked == "triton" and interpreted()):
+            return f"tensors on {kind}, and fused kernels run on a GPU"
+        if triton_missing():
+            return triton_missing()
     for tensor in tensors:
         if tensor is None:
             continue

@@ -21,6 +21,15 @@ from .norm_modulate import norm_modulate_formula
 
 def join(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
     """x + gate * update, in the dtype of x. (B, F, S, D) -> (B, F, S, D)."""
+    if x.dim() == 4 and one_row(gate) and not refusal("join_norm", x, update, gate):
+        from . import library
+
+        return library.join(x, update, gate)
+    return join_formula(x, update, gate)
+
+
+def join_formula(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
+    """The definition of `join`, in plain PyTorch."""
     if gate is None:
         return x + update
     return torch.addcmul(x, update.to(x.dtype), gate)
@@ -70,7 +79,7 @@ def join_norm_affine_formula(
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition of `join_norm_affine`, in plain PyTorch."""
-    joined = join(x, update, gate)
+    joined = join_formula(x, update, gate)
     normed = F.layer_norm(joined, joined.shape[-1:], weight.to(joined.dtype), bias.to(joined.dtype), eps)
     return joined, normed.to(out_dtype or x.dtype)
 
@@ -85,5 +94,5 @@ def join_norm_modulate_formula(
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition of `join_norm_modulate`, in plain PyTorch."""
-    joined = join(x, update, gate)
+    joined = join_formula(x, update, gate)
     return joined, norm_modulate_formula(joined, shift, scale, eps, out_dtype or x.dtype)

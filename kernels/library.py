@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .join_norm import join_norm_affine_formula, join_norm_modulate_formula
+from .join_norm import join_formula, join_norm_affine_formula, join_norm_modulate_formula
 from .norm_modulate import norm_modulate_formula
 from .pose_attention import pose_attention_formula
 from .qk_norm_rope import norm_heads_formula, qk_norm_rope_formula
@@ -29,6 +29,18 @@ def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float, out_dtype
 @norm_modulate.register_fake
 def _(x: Tensor, shift: Tensor, scale: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
     return torch.empty(x.shape, dtype=out_dtype, device=x.device)
+
+
+@torch.library.custom_op("comovi::join", mutates_args=())
+def join(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
+    from .triton_impl import join as fused
+
+    return fused.join(x, update, gate)
+
+
+@join.register_fake
+def _(x: Tensor, update: Tensor, gate: Tensor | None) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 @torch.library.custom_op("comovi::join_norm_modulate", mutates_args=())
@@ -139,6 +151,7 @@ def _differentiate(operator: Any, formula: Callable[..., Any]) -> None:
 
 
 _differentiate(norm_modulate, norm_modulate_formula)
+_differentiate(join, join_formula)
 _differentiate(join_norm_modulate, join_norm_modulate_formula)
 _differentiate(join_norm_affine, join_norm_affine_formula)
 _differentiate(qk_norm_rope, qk_norm_rope_formula)

@@ -38,11 +38,11 @@ def _fused(monkeypatch):
 
         return made
 
-    from comfyui_comovi.kernels.triton_impl import join_norm, norm_modulate, pose_attention, qk_norm_rope
+    from comfyui_comovi.kernels.triton_impl import join, join_norm, norm_modulate, pose_attention, qk_norm_rope
 
     fake = type("torch", (), {"__getattr__": lambda _, name: getattr(torch, name)})()
     fake.empty, fake.empty_like = poisoned(torch.empty), poisoned(torch.empty_like)
-    for module in (join_norm, norm_modulate, pose_attention, qk_norm_rope):
+    for module in (join, join_norm, norm_modulate, pose_attention, qk_norm_rope):
         monkeypatch.setattr(module, "torch", fake)
     with use_backend("triton"), exact_bf16():
         yield
@@ -102,6 +102,7 @@ def test_join_norm(shape, dtype):
     shift, scale, gate = rows(shape[0], shape[1], shape[3])
     weight, bias = numbers(shape[3], seed=2), numbers(shape[3], seed=3)
     for given in (gate, None):
+        check(jn.join, jn.join_formula, (x, update, given), dtype)
         inputs = (x, update, given, shift, scale)
         check(jn.join_norm_modulate, jn.join_norm_modulate_formula, inputs, dtype, out_dtype=dtype)
         inputs = (x, update, given, weight, bias)
@@ -146,6 +147,7 @@ def test_gradients_are_those_of_the_formula():
     pose = [numbers(1, 4, 2, 16, seed=7), numbers(1, 10, 2, 16, seed=8), numbers(1, 10, 2, 16, seed=9)]
     cases = (
         (nm.norm_modulate, nm.norm_modulate_formula, (x, shift, scale)),
+        (jn.join, jn.join_formula, (x, update, gate)),
         (jn.join_norm_modulate, jn.join_norm_modulate_formula, (x, update, gate, shift, scale)),
         (jn.join_norm_affine, jn.join_norm_affine_formula, (x, update, None, weight, bias)),
         (qk.qk_norm_rope, qk.qk_norm_rope_formula, (q, k, weight, bias, angles.cos(), angles.sin(), 4)),
@@ -185,6 +187,7 @@ def test_operators_are_well_formed():
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
     for operator, inputs in (
         (library.norm_modulate, (x, shift, scale, 1e-6, torch.float32)),
+        (library.join, (x, x.clone(), gate)),
         (library.join_norm_modulate, (x, x.clone(), gate, shift, scale, 1e-6, torch.float32)),
         (library.join_norm_affine, (x, x.clone(), None, weight, weight.clone(), 1e-6, torch.float32)),
         (library.qk_norm_rope, (q, q.clone(), weight, weight.clone(), angles.cos(), angles.sin(), 4, 1e-6)),
@@ -257,4 +260,4 @@ def test_every_kernel_compiles_for(arch):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=package.parent
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith("25 []"), done.stdout
+    assert done.stdout.strip().endswith("29 []"), done.stdout

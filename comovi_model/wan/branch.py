@@ -7,12 +7,14 @@ so its modulation, (B, F, 1, D), broadcasts and is never spread over tokens.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ...kernels.join_norm import join, join_norm_affine, join_norm_modulate
+from ...kernels.linear_gelu import linear_gelu
 from ...kernels.norm_modulate import norm_modulate
 from ..errors import ComoviError
 from .attention import CrossAttention, KeysValues, Parts, SelfAttention, WeightReader
@@ -84,7 +86,7 @@ class Block(nn.Module):
 
         # Each token by itself.
         x, y = join_norm_modulate(x, y, None, time.spread(shift2), time.spread(scale2), self.eps, dtype)
-        return join(x, self.ffn(y), time.spread(gate2))
+        return join(x, self.ffn[2](linear_gelu(self.ffn[0], y)), time.spread(gate2))
 
 
 class Head(nn.Module):
@@ -168,7 +170,7 @@ class WanModel(WanBranch):
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of matrix products: autocast's, else the one that was set, else that of the weights."""
-        if torch.is_autocast_enabled(device.type):
+        if device.type != "meta" and torch.is_autocast_enabled(device.type):
             return torch.get_autocast_dtype(device.type)
         return self.compute_dtype or self.patch_embedding.weight.dtype
 
@@ -182,7 +184,7 @@ class WanModel(WanBranch):
     def embed_time(self, timestep: Tensor, grid: tuple[int, int, int], batch: int, dtype: torch.dtype) -> TimeSignal:
         """Times on the 0..1000 scale, (B,), (B, F) or (B, L), -> what the layers read, in float32 or wider."""
         rows, index = time_rows(timestep, grid, batch)
-        with torch.autocast(rows.device.type, enabled=False):
+        with nullcontext() if rows.is_meta else torch.autocast(rows.device.type, enabled=False):
             first, activation, second = self.time_embedding
             wave = sinusoid(rows, self.config.freq_dim).to(stream_dtype(dtype))
             e = linear_in(second, activation(linear_in(first, wave, self.read)), self.read)
