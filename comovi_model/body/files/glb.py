@@ -1,13 +1,12 @@
 """Motions as binary glTF (.glb): a skinned, animated body that any viewer plays.
 
-Letters: F frames, J = 24 joints, V vertices (split at part borders), N faces. glTF has y up and metres like SMPL,
-and quaternions as x, y, z, w. The shape is baked in; pose-dependent corrections (posedirs) cannot be skinned and
-are left out.
+Letters: F frames, J = 24 joints, V vertices, N faces. glTF has y up and metres like SMPL, and quaternions as x, y, z,
+w. The shape is baked in; pose-dependent corrections (posedirs) cannot be skinned and are left out. Each body part has
+a plain material of its own: a texture would not arrive in web pages that forbid themselves to fetch.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from collections.abc import Sequence
@@ -15,22 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...files import atomic_path
 from ..frames import check_same_body, in_frame, on_floor
 from ..map_render import vertex_normals
 from ..motion import BodyMotion
-from ..parts import JOINT_NAMES, NUM_JOINTS, NUM_PARTS, part_palette
+from ..parts import JOINT_NAMES, NUM_JOINTS, NUM_PARTS, PART_NAMES, part_palette
 from ..rotations import continuous_quaternions, matrix_to_quaternion
 from ..smpl import BodyModel, rest_joints, shaped_vertices
 
 # Component types and buffer targets of the glTF 2.0 specification.
 UINT8, UINT16, UINT32, FLOAT32 = 5121, 5123, 5125, 5126
 ARRAY, ELEMENTS = 34962, 34963
-NEAREST, CLAMP = 9728, 33071
-PALETTE_WIDTH = 32  # texels, one per part; some viewers want powers of two
 _COMPONENTS = {np.dtype("u1"): UINT8, np.dtype("<u2"): UINT16, np.dtype("<u4"): UINT32, np.dtype("<f4"): FLOAT32}
 _SHAPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
@@ -73,10 +69,10 @@ def glb_bytes(
             *_joint_nodes(model, joints, quaternions[0], root[0], joint_names),
             {"name": "body", "mesh": 0, "skin": 0},
         ],
-        "meshes": [{"name": "body", "primitives": [_primitive(buffer, model, upright.betas)]}],
+        "meshes": [{"name": "body", "primitives": _primitives(buffer, model, upright.betas)}],
         "skins": [_skin(buffer, joints)],
         "animations": [_animation(buffer, quaternions, root, motion.fps)],
-        **_material(buffer),
+        "materials": _materials(),
     }
     return _container({**document, **buffer.document()}, bytes(buffer.content))
 
@@ -107,31 +103,27 @@ def _skin(buffer: _Buffer, joints: Tensor) -> dict[str, Any]:
     return {"name": "skeleton", "joints": list(range(NUM_JOINTS)), "skeleton": 0, "inverseBindMatrices": accessor}
 
 
-def _primitive(buffer: _Buffer, model: BodyModel, betas: Tensor) -> dict[str, Any]:
+def _primitives(buffer: _Buffer, model: BodyModel, betas: Tensor) -> list[dict[str, Any]]:
+    """The same vertices for all, and the faces of one part each; the number of a part is that of its material."""
     vertices = shaped_vertices(model, betas)
-    normals = vertex_normals(vertices[None], model.faces)[0]
-    original, faces, parts = _split_at_part_borders(model)
-    joints, weights = _strongest_four(model.weights[original])
-    palette_place = np.stack([(parts + 0.5) / PALETTE_WIDTH, np.full(len(parts), 0.5)], 1)
-    return {
-        "attributes": {
-            "POSITION": buffer.add(vertices[original].numpy().astype("<f4"), ARRAY, limits=True),
-            "NORMAL": buffer.add(normals[original].numpy().astype("<f4"), ARRAY),
-            "TEXCOORD_0": buffer.add(palette_place.astype("<f4"), ARRAY),
-            "JOINTS_0": buffer.add(joints, ARRAY),
-            "WEIGHTS_0": buffer.add(weights, ARRAY),
-        },
-        "indices": buffer.add(faces.reshape(-1).astype("<u2" if len(original) < 65535 else "<u4"), ELEMENTS),
-        "material": 0,
+    joints, weights = _strongest_four(model.weights)
+    attributes = {
+        "POSITION": buffer.add(vertices.numpy().astype("<f4"), ARRAY, limits=True),
+        "NORMAL": buffer.add(vertex_normals(vertices[None], model.faces)[0].numpy().astype("<f4"), ARRAY),
+        "JOINTS_0": buffer.add(joints, ARRAY),
+        "WEIGHTS_0": buffer.add(weights, ARRAY),
     }
-
-
-def _split_at_part_borders(model: BodyModel) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Gives each face one part, so that colours do not blend -> original vertex (V,), faces (N, 3), part (V,)."""
-    corner_parts = model.part_of_vertex[model.faces]  # (N, 3)
-    part_of_face = corner_parts.median(1).values  # the majority where two agree
-    pairs, inverse = torch.unique(model.faces * NUM_PARTS + part_of_face[:, None], return_inverse=True)
-    return pairs // NUM_PARTS, inverse.numpy(), (pairs % NUM_PARTS).numpy()
+    part_of_face = model.part_of_vertex[model.faces].median(1).values  # the majority where two corners agree
+    size = "<u2" if len(vertices) < 65535 else "<u4"
+    return [
+        {
+            "attributes": attributes,
+            "indices": buffer.add(model.faces[part_of_face == part].numpy().reshape(-1).astype(size), ELEMENTS),
+            "material": part,
+        }
+        for part in range(NUM_PARTS)
+        if bool((part_of_face == part).any())
+    ]
 
 
 def _strongest_four(weights: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -157,22 +149,21 @@ def _animation(buffer: _Buffer, quaternions: np.ndarray, root: np.ndarray, fps: 
     }
 
 
-def _material(buffer: _Buffer) -> dict[str, Any]:
-    """One texel per part."""
-    from PIL import Image
-
-    texels = np.zeros((1, PALETTE_WIDTH, 3), np.uint8)
-    texels[0, :NUM_PARTS] = part_palette()
-    picture = Image.fromarray(texels)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 0.8}
-    return {
-        "images": [{"name": "parts", "mimeType": "image/png", "bufferView": buffer.add_bytes(file.getvalue())}],
-        "samplers": [{"magFilter": NEAREST, "minFilter": NEAREST, "wrapS": CLAMP, "wrapT": CLAMP}],
-        "textures": [{"sampler": 0, "source": 0}],
-        "materials": [{"name": "parts", "pbrMetallicRoughness": surface}],
-    }
+def _materials() -> list[dict[str, Any]]:
+    """One per part, in the colours of part_palette, which glTF wants as linear light."""
+    colours = np.array(part_palette()) / 255
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    return [
+        {
+            "name": name,
+            "pbrMetallicRoughness": {
+                "baseColorFactor": [*_floats(colour.round(6)), 1.0],
+                "metallicFactor": 0.0,
+                "roughnessFactor": 0.8,
+            },
+        }
+        for name, colour in zip(PART_NAMES, linear, strict=True)
+    ]
 
 
 class _Buffer:
