@@ -117,6 +117,7 @@ def _back_ends() -> list[str]:
         import torch
 
         from ..kernels.dense_attention import SMALL_SCORES
+        from ..kernels.dispatch import explain
         from .body.rasterise_nvdiffrast import installed
     except ImportError as error:
         return [f"cannot be examined ({error})"]
@@ -129,7 +130,7 @@ def _back_ends() -> list[str]:
         raster = f"our z-buffer, because {'nvdiffrast is not installed' if cuda else 'there is no CUDA device'}"
     return [
         f"{'attention':<12} {f'on a GPU {fused}; on the CPU {small}' if cuda else small}",
-        f"{'other maths':<12} plain PyTorch formulas, on every device",
+        *(f"{'kernels' if i == 0 else '':<12} {line}" for i, line in enumerate(explain("cuda" if cuda else "cpu"))),
         f"{'motion maps':<12} {raster}",
     ]
 

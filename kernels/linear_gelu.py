@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dispatch import wanted
+from .dispatch import not_asked, wanted
 
 TOLERANCE = 1e-4  # the two forms of GELU differ by up to 5e-4
 
@@ -31,9 +31,9 @@ def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
 def refusal(layer: nn.Module, x: Tensor) -> str:
     """Why the activation is an operation of its own; empty when it is not."""
     asked = wanted("linear_gelu")
-    if asked == "torch":
-        return "plain PyTorch was asked for"
-    if x.is_meta and asked == "triton":
+    if asked != "triton":
+        return not_asked(asked)
+    if x.is_meta:
         return ""  # nothing runs; work is only counted
     if x.device.type != "cuda":
         return f"tensors on {x.device.type}"

@@ -10,6 +10,7 @@ import comfy.model_management as management
 import torch
 from comfy.cli_args import args
 
+from ...kernels.dispatch import explain
 from .checks import comovi_network
 from .network import ComfyDualBranch
 
@@ -122,7 +123,7 @@ def attention(model: Any) -> list[str]:
     if override is not None:
         name = getattr(override, "__qualname__", type(override).__name__)
         lines.append(f"attention override: {name}, set by a node of this workflow; it is asked first")
-    return [*lines, "other operations: PyTorch (no compiled kernels in this version)"]
+    return [*lines, *(f"kernel {line}" for line in explain(model.load_device.type))]
 
 
 def memory(model: Any, network: ComfyDualBranch) -> list[str]:
