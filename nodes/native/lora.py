@@ -56,7 +56,8 @@ class Adapter:
         for group in GROUPS:
             count, strength = len(self.groups[group]), getattr(strengths, group)
             if count:
-                lines.append(f"{group}: {count} layers at strength {strength:g}" + (" (left out)" * (strength == 0)))
+                layers = "1 layer" if count == 1 else f"{count} layers"
+                lines.append(f"{group}: {layers} at strength {strength:g}" + (" (left out)" * (strength == 0)))
         if self.strangers:
             few = ", ".join(self.strangers[:3])
             lines.append(f"{len(self.strangers)} layers of the file are not in this model ({few})")

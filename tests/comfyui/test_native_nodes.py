@@ -36,8 +36,8 @@ def test_both_nodes_show_what_they_did(comfyui, Graph, lora):
     after = g.add("PreviewAny", source=report)
     result = comfyui.run(g)
     assert result.text(changed).splitlines() == [
-        "one_layer.safetensors: video: 1 layers at strength 1",
-        "one_layer.safetensors: motion: 1 layers at strength 0.5",
+        "one_layer.safetensors: video: 1 layer at strength 1",
+        "one_layer.safetensors: motion: 1 layer at strength 0.5",
     ]
     lines = result.text(report).splitlines()
     assert lines[0].startswith("model: nano model from nano.safetensors")

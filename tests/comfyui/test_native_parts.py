@@ -108,9 +108,9 @@ def test_a_strength_of_zero_leaves_its_part_untouched(checks):
     assert found["left out"] == {"zero_linear_blocks.1": 0.25}
     assert found["untouched"] == 0, "the model that came in has no patches"
     assert found["lines"] == [
-        "ours.safetensors: video: 1 layers at strength 1",
-        "ours.safetensors: motion: 1 layers at strength 0 (left out)",
-        "ours.safetensors: couplings: 1 layers at strength 0.25",
+        "ours.safetensors: video: 1 layer at strength 1",
+        "ours.safetensors: motion: 1 layer at strength 0 (left out)",
+        "ours.safetensors: couplings: 1 layer at strength 0.25",
     ]
 
 
