@@ -66,6 +66,8 @@ class Conditioning(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, width: int = 32, height: int = 32, length: int = 1) -> bool | str:
+        if not all(isinstance(number, int) for number in (width, height, length)):
+            return True  # the core says itself that this is no number
         return size_problem(width, height, length) or True
 
     @classmethod
@@ -190,7 +192,7 @@ def spatial_ratio(vae: Any) -> int:
 
 def fitted(pictures: Tensor, width: int, height: int, name: str) -> Tensor:
     """Pictures (T, H, W, 3) in 0..1 at this size, cut to its shape about the middle where theirs is another."""
-    if pictures.ndim != 4 or not len(pictures) or 0 in pictures.shape:
+    if pictures.ndim != 4 or 0 in pictures.shape or pictures.shape[-1] < 3:
         raise ComoviError(f"{name}: expected pictures (frames, height, width, 3); got shape {tuple(pictures.shape)}.")
     pictures = pictures[..., :3]
     if not torch.isfinite(pictures).all():

@@ -111,6 +111,8 @@ class OverlayMotion(io.ComfyNode):
     def execute(cls, images, motion, body, opacity, style) -> io.NodeOutput:
         if images.dim() != 4 or images.shape[-1] < 3 or not images.numel():
             raise ComoviError(f"images must be pictures (frames, height, width, 3), got {tuple(images.shape)}.")
+        if not bool(images.isfinite().all()):
+            raise ComoviError("images holds NaN or infinite numbers; look at the node that made it.")
         steps = Steps(max(len(images), len(motion)))
         drawn = overlay_motion(images[..., :3], motion, body, opacity=opacity, style=style, on_frame=steps)
         return io.NodeOutput(drawn)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..comovi_model.body.cameras import Camera
 from ..comovi_model.body.map_colours import SHADINGS
+from ..comovi_model.errors import ComoviError
 from .choices import listed
 from .frames import Steps, frames_of
 from .schema import ADVANCED, Body, BodyMotion, make_schema
@@ -84,6 +85,11 @@ class MotionFromMap(io.ComfyNode):
             known = start_pose.provenance
         settings = FitSettings(shading=shading)
         result = fit_motion_map(frames, body, **begin, fps=fps, on_progress=Steps(len(frames)), settings=settings)
+        if result.motion.valid is not None and not bool(result.motion.valid.any()):
+            raise ComoviError(
+                "motion_map: no frame shows a body that could be read; give a map as 'Draw Motion Map' draws it, "
+                "or the decoded second half of a CoMoVi latent."
+            )
         motion = replace(result.motion, provenance={**known, **result.motion.provenance})
         return io.NodeOutput(motion, "\n".join(result.report()))
 

@@ -11,12 +11,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ...comovi_model.comovi.checkpoint import expected_shapes
@@ -66,13 +68,24 @@ def load_patcher(
     source = Path(path) if path is not None else ASSETS / NETWORK_FILE
     metadata: Any = {}
     if tensors is None:
-        tensors, metadata = comfy.utils.load_torch_file(str(source), safe_load=True, return_metadata=True)
+        tensors, metadata = _read(source)
     named = name_weights(tensors, metadata or {}, source.name, branches)
     patcher = build_patcher(named, branches, weight_dtype, custom_operations)
     if path is not None and custom_operations is None:  # lets ComfyUI make further copies for further GPUs
         patcher.cached_patcher_init = (load_patcher, (str(source), weight_dtype, branches))
     patcher.set_attachments("comovi_source", source.name)  # for the model report
     return install(patcher)
+
+
+def _read(source: Path) -> tuple[Mapping[str, Tensor], Any]:
+    """Tensors and metadata of a file, or a sentence when it holds no weights or half of them."""
+    try:
+        return comfy.utils.load_torch_file(str(source), safe_load=True, return_metadata=True)
+    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ComoviError(
+            f"model_name: {source.name} cannot be read as model weights ({reason}); download it again."
+        ) from error
 
 
 def name_weights(

@@ -211,7 +211,9 @@ class ComfyDualBranch(DualBranch):
         request: PoseRequest | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """As `_both`, through the first-frame wrapper: the network also reads where it starts from."""
-        if mask is None or bool((mask[:, :, 0] != 0).any()):
+        parts = (slice(0, HALF), slice(HALF, CHANNELS))
+        needed = [part for half, part in zip(halves, parts, strict=True) if half is not None]
+        if mask is None or any(bool((mask[:, part, 0] != 0).any()) for part in needed):
             raise ComoviError(
                 "the nano model starts from a first frame and its motion map; connect both to 'CoMoVi Conditioning' "
                 "('Draw Nano Start' makes a first frame, 'Draw Motion Map' its map)."

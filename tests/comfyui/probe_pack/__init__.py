@@ -11,8 +11,11 @@ import dataclasses
 import json
 import time
 
+import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.patcher_extension
+import comfy.supported_models
 import torch
 
 
@@ -142,6 +145,35 @@ class OverrideAttention:
         return model, calls
 
 
+class OtherModel:
+    """A MODEL that is not CoMoVi's: it has a diffusion_model, and nothing else that ours has."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "make", "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        config = comfy.supported_models.SD15({"disable_unet_model_creation": True})
+        model = comfy.model_base.BaseModel(config, device="cpu")
+        model.diffusion_model = torch.nn.Linear(1, 1)
+        return (comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu")),)
+
+
+class MakeText:
+    """CONDITIONING as another text encoder makes it."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"width": ("INT", {"default": 768, "max": 8192})}}
+
+    def make(self, width):
+        return ([[torch.zeros(1, 77, width), {}]],)
+
+
 class Wait:
     """Does nothing for a while, but stops when told to."""
 
@@ -172,5 +204,5 @@ class Fail:
         raise ValueError("this fails on purpose\nin two lines")
 
 
-NODES = (CountCalls, ShowCalls, MakeImage, BreakMotion, MakeLatent, OverrideAttention, Wait, Fail)
+NODES = (CountCalls, ShowCalls, MakeImage, BreakMotion, MakeLatent, OverrideAttention, OtherModel, MakeText, Wait, Fail)
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node for node in NODES}
