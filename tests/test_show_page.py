@@ -149,8 +149,27 @@ def test_a_browser_shows_the_joints_where_they_are(tmp_path, open_page):
     script = "n => [...Array(n).keys()].map(f => (comovi.clock.seek(f), comovi.stage.joints()))"
     shown = torch.tensor(page.evaluate(script, len(motion)))
     assert (shown - expected).abs().max() < 1e-4
+    tints = "new Set(comovi.stage.meshes.map(mesh => mesh.material.color.getHex())).size"
+    assert page.evaluate(tints) == 1
+    page.get_by_text("parts", exact=True).click()
+    assert page.evaluate(tints) == 24
+    triangles = "comovi.stage.meshes.reduce((sum, mesh) => sum + mesh.geometry.index.count / 3, 0)"
+    assert page.evaluate(triangles) == len(body.faces)
     picture = page.locator("canvas").screenshot()
     assert struct.unpack(">II", picture[16:24])[0] > 500
+    assert page.problems == []
+
+
+def test_a_single_pose_is_a_page_too(tmp_path, open_page):
+    body, motion = load_mannequin(), moving(1)
+    film = encoded(np.full((1, 64, 48, 3), 90, np.uint8), 16)
+    page = open_page(write_page(tmp_path / "a.html", motion, body, video=film))
+    upright = on_floor(in_frame(motion, body, "yup"), body)
+    expected = pose_joints(body, upright.rotations, upright.betas, upright.transl)[0]
+    page.evaluate("comovi.clock.play(), comovi.clock.step(1), comovi.clock.pause()")
+    assert (torch.tensor(page.evaluate("comovi.stage.joints()")) - expected).abs().max() < 1e-4
+    for name in page.locator("button").all():
+        name.click()  # every button does something that does not fail
     assert page.problems == []
 
 

@@ -1,6 +1,6 @@
 // The 3D view: body, skeleton, floor, lights and cameras. World: y up, metres, floor at y = 0.
 import {
-  BufferGeometry, Color, CylinderGeometry, DirectionalLight, Float32BufferAttribute, Fog, FrontSide, HemisphereLight,
+  BufferGeometry, Color, CylinderGeometry, DirectionalLight, Float32BufferAttribute, Fog, HemisphereLight,
   Line, LineBasicMaterial, LineSegments, Matrix4, Mesh, MeshBasicMaterial, MeshStandardMaterial, PerspectiveCamera,
   PlaneGeometry, Quaternion, Scene, ShadowMaterial, SphereGeometry, SRGBColorSpace, Vector3, VideoTexture, WebGLRenderer,
   InstancedMesh, NeutralToneMapping, NoToneMapping, PCFShadowMap,
@@ -9,7 +9,7 @@ import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { GLTFLoader } from "three/examples/jsm/loaders/GLTFLoader.js";
 
 const BACKDROP = 0xeceff2;
-const CLAY = 0x8fb0dc;
+const CLAY = 0x9dbce6;
 const LEFT = 0xe08a2e;
 const RIGHT = 0x2f6fb7;
 const TRUNK = 0x4b515a;
@@ -52,25 +52,25 @@ export class Stage {
     const { scene, animations } = await new GLTFLoader().parseAsync(buffer, "");
     this.root = scene;
     this.scene.add(scene);
-    scene.traverse((node) => {
-      if (!node.isSkinnedMesh) return;
-      this.mesh = node;
-      node.castShadow = node.receiveShadow = true;
-      node.frustumCulled = false;
-    });
-    this.partsMaterial = this.mesh.material;
-    this.partsMaterial.side = FrontSide;
-    this.clayMaterial = new MeshStandardMaterial({ color: CLAY, roughness: 0.62, metalness: 0 });
-    this.mesh.material = this.clayMaterial;
-    this.bones = this.mesh.skeleton.bones;
+    this.clay = new MeshStandardMaterial({ color: CLAY, roughness: 0.62, metalness: 0 });
+    this.meshes = []; // one per part of the body, with its own colour
+    scene.traverse((node) => node.isSkinnedMesh && this.meshes.push(node));
+    this.colours = this.meshes.map(({ material }) => material);
+    this.materials = [this.clay, ...this.colours];
     // Drawn before a see-through body, into the depth alone, so that only its front is seen.
-    this.veil = this.mesh.clone();
-    this.veil.material = new MeshBasicMaterial({ colorWrite: false });
-    this.veil.castShadow = false;
-    this.veil.renderOrder = 0;
-    this.mesh.renderOrder = 1;
-    this.mesh.parent.add(this.veil);
-    this.veil.visible = false;
+    const depthOnly = new MeshBasicMaterial({ colorWrite: false });
+    this.veils = this.meshes.map((mesh) => {
+      mesh.castShadow = mesh.receiveShadow = true;
+      mesh.frustumCulled = false;
+      mesh.material = this.clay;
+      const veil = mesh.clone();
+      veil.material = depthOnly;
+      veil.castShadow = veil.visible = false;
+      mesh.renderOrder = 1;
+      mesh.parent.add(veil);
+      return veil;
+    });
+    this.bones = this.meshes[0].skeleton.bones;
     this.tracks = animations[0].tracks.map((track) => {
       const [node, property] = track.name.split(".");
       return { target: scene.getObjectByName(node)[property], curve: track.createInterpolant() };
@@ -111,12 +111,12 @@ export class Stage {
 
   set(name, value) {
     if (name === "body") {
-      this.mesh.visible = value;
+      for (const mesh of this.meshes) mesh.visible = value;
       this._seeThrough();
     }
     if (name === "skeleton") this._showSkeleton(value);
-    if (name === "parts") this.mesh.material = value ? this.partsMaterial : this.clayMaterial;
-    if (name === "wires") this.clayMaterial.wireframe = this.partsMaterial.wireframe = value;
+    if (name === "parts") this.meshes.forEach((mesh, n) => (mesh.material = value ? this.colours[n] : this.clay));
+    if (name === "wires") for (const material of this.materials) material.wireframe = value;
     if (name === "path" || name === "grid") this.wanted[name] = value;
     if (name === "follow") this.follow = value;
     if (name === "over") this._overVideo(value);
@@ -240,8 +240,8 @@ export class Stage {
 
   _lights() {
     this.scene.add(new HemisphereLight(0xf4f8ff, 0xb9b2a6, 1.75));
-    const sun = new DirectionalLight(0xfff4e6, 1.75);
-    this.sunOffset = new Vector3(1.6, 4.2, 2.2);
+    const sun = new DirectionalLight(0xfff4e6, 2.2);
+    this.sunOffset = new Vector3(1.7, 3.4, 3.1);
     sun.castShadow = true;
     sun.shadow.mapSize.set(2048, 2048);
     Object.assign(sun.shadow.camera, { left: -2.2, right: 2.2, top: 2.6, bottom: -2, near: 0.5, far: 9 });
@@ -307,12 +307,12 @@ export class Stage {
 
   // The skeleton and the video are seen through the body.
   _seeThrough() {
-    for (const material of [this.clayMaterial, this.partsMaterial]) {
+    for (const material of this.materials) {
       material.opacity = this.knobs.visible ? 0.5 : this.over ? 0.78 : 1;
       material.transparent = material.opacity < 1;
       material.needsUpdate = true;
     }
-    this.veil.visible = this.mesh.visible && this.clayMaterial.transparent;
+    for (const veil of this.veils) veil.visible = this.meshes[0].visible && this.clay.transparent;
   }
 
   _moveSkeleton() {
