@@ -156,7 +156,7 @@ class GiveHalf(io.ComfyNode):
             )
         given = encode(vae, fitted(frames[:wanted], width, height, "frames"), "frames").to(samples)
         mask = latent.get("noise_mask")
-        mask = torch.ones_like(samples[:1]) if mask is None else mask.expand(-1, CHANNELS, -1, -1, -1).clone()
+        mask = torch.ones_like(samples[:1]) if mask is None else full_mask(mask, samples)
         samples[:, GIVEN[half]] = given
         mask[:, GIVEN[half]] = 0.0
         if manner == "clean":
@@ -200,6 +200,11 @@ def fitted(pictures: Tensor, width: int, height: int, name: str) -> Tensor:
     if tuple(pictures.shape[1:3]) == (height, width):
         return pictures
     return comfy.utils.common_upscale(pictures.movedim(-1, 1), width, height, "lanczos", "center").movedim(1, -1)
+
+
+def full_mask(mask: Tensor, samples: Tensor) -> Tensor:
+    """A LATENT's mask with a number for every channel of `samples`, as samplers would spread it."""
+    return comfy.utils.reshape_mask(mask.float(), samples.shape).to(samples).clone()
 
 
 def encode(vae: Any, pictures: Tensor, name: str) -> Tensor:

@@ -63,6 +63,11 @@ class PoseFromLatent(io.ComfyNode):
         network = model.get_model_object("diffusion_model")
         if not isinstance(network, ComfyDualBranch):
             raise ComoviError("model: this is not a CoMoVi model; load one with 'Load CoMoVi Model'.")
+        if network.branches != "both":
+            raise ComoviError(
+                f"model: it was loaded with branches '{network.branches}', and the SMPL head reads both; load both, or "
+                "use 'Motion from Map' on the decoded map."
+            )
         if network.pose_head is None:
             raise ComoviError(
                 "model: it has no SMPL head (released files have none); use 'Motion from Map' on the decoded map."
