@@ -30,7 +30,8 @@ def add_clean(verb: argparse.ArgumentParser) -> None:
     steps = verb.add_argument_group("steps, done in this order")
     steps.add_argument("--trim", type=_span, metavar="A:B", help="frames A to B-1, or 1.5s:4s; --trim=-2s: is the end")
     steps.add_argument("--outliers", action="store_true", help="replace poses that jump away for a few frames")
-    steps.add_argument("--fill", action="store_true", help="fill frames without a pose from the frames around them")
+    steps.add_argument("--fill", action="store_true", help="fill frames without a pose from their neighbours")
+    steps.add_argument("--steady-depth", action="store_true", help="distance from the camera does not pump")
     steps.add_argument("--smooth", choices=SMOOTHING, help="paper: as the released data; one-euro: quick stays quick")
     steps.add_argument("--lock-shape", type=Path, nargs="+", metavar="FILE", help="clips of the same person: one shape")
     steps.add_argument("--ground", action="store_true", help="stand it on the floor at height 0, up straight up")
@@ -130,8 +131,10 @@ def _check_wishes(arguments: argparse.Namespace) -> None:
     from .comovi_model.clean.time_base import exact_fps
     from .comovi_model.errors import ComoviError
 
-    wanted = ("trim", "outliers", "fill", "smooth", "lock_shape", "ground", "foot_lock", "mirror", "reverse", "join",
-              "hold", "resample", "speed")  # fmt: skip
+    wanted = (
+        "trim", "outliers", "fill", "steady_depth", "smooth", "lock_shape", "ground", "foot_lock", "mirror",
+        "reverse", "join", "hold", "resample", "speed",
+    )  # fmt: skip
     if not any(getattr(arguments, name) for name in wanted):
         raise ComoviError("nothing to do; name at least one step, as --fill or --smooth savgol (see --help).")
     if arguments.resample is not None:
@@ -181,6 +184,7 @@ def _settings(arguments: argparse.Namespace, body: BodyModel, say: Callable[[str
         outliers=arguments.outliers,
         fill=arguments.fill,
         max_gap_seconds=0.5 if arguments.max_gap is None else arguments.max_gap,
+        steady_depth=arguments.steady_depth,
         smoothing=arguments.smooth or "none",
         strength=0.5 if arguments.strength is None else arguments.strength,
         shape_of=tuple(_read(path, body, say) for path in arguments.lock_shape or ()),

@@ -50,7 +50,7 @@ class CleanMotion(io.ComfyNode):
                 io.Boolean.Input(
                     "fill",
                     default=True,
-                    tooltip="Frames that are marked as having no pose are filled in between their neighbours.",
+                    tooltip="Frames without a pose, also those that the file lacks, are filled from their neighbours.",
                 ),
                 io.Combo.Input(
                     "smoothing",
@@ -88,6 +88,14 @@ class CleanMotion(io.ComfyNode):
                     tooltip="The longest gap that is filled, in seconds; longer ones stay empty.",
                     **ADVANCED,
                 ),
+                io.Boolean.Input(
+                    "steady_depth",
+                    default=False,
+                    optional=True,
+                    tooltip="Steadies how far the person is from the camera and keeps the place in the picture. For "
+                    "motions that were estimated frame by frame, in the camera's frame only.",
+                    **ADVANCED,
+                ),
                 BodyMotion.Input(
                     "same_person",
                     optional=True,
@@ -95,7 +103,9 @@ class CleanMotion(io.ComfyNode):
                 ),
             ],
             outputs=[
-                BodyMotion.Output(display_name="motion", tooltip="As many frames as before."),
+                BodyMotion.Output(
+                    display_name="motion", tooltip="The mended motion; longer if the file lacked frames."
+                ),
                 io.String.Output(display_name="report", tooltip="What each step did, with figures."),
             ],
         )
@@ -106,12 +116,24 @@ class CleanMotion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, motion, body, outliers, fill, smoothing, strength, foot_lock, ground, max_gap, same_person=None
+        cls,
+        motion,
+        body,
+        outliers,
+        fill,
+        smoothing,
+        strength,
+        foot_lock,
+        ground,
+        max_gap,
+        steady_depth=False,
+        same_person=None,
     ) -> io.NodeOutput:
         settings = CleanSettings(
             outliers=outliers,
             fill=fill,
             max_gap_seconds=max_gap,
+            steady_depth=steady_depth,
             smoothing=smoothing,
             strength=strength,
             shape_of=() if same_person is None else (same_person.to("cpu"),),

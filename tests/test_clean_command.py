@@ -45,7 +45,13 @@ def test_a_noisy_walk_becomes_calm_and_stands(folder, body, capsys):
     assert jitter(after, body) < 0.3 * jitter(before, body)
     assert skate(after, body).metres_per_second < 0.05
     said = capsys.readouterr().out
-    for line in ("gaps: 3 of 3 empty frames filled", "smoothing: savgol", "floor at", "sliding", "79 frames at 30"):
+    for line in (
+        "gaps: 3 of 3 frames without a pose filled",
+        "smoothing: savgol",
+        "floor at",
+        "sliding",
+        "79 frames at 30",
+    ):
         assert line in said
 
 

@@ -9,10 +9,15 @@ import torch
 from comfyui_comovi.comovi_model.body.body_files import load_mannequin_body
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix, rotation_angle
+from comfyui_comovi.comovi_model.body.smpl import rest_joints
 from comfyui_comovi.comovi_model.body.toy import random_rotations
-from comfyui_comovi.comovi_model.clean.gaps import fill_gaps, neighbours, run_lengths, runs
+from comfyui_comovi.comovi_model.clean.depth import steady_depth
+from comfyui_comovi.comovi_model.clean.edit import take
+from comfyui_comovi.comovi_model.clean.gaps import fill_gaps, insert_missing, neighbours, run_lengths, runs
 from comfyui_comovi.comovi_model.clean.known_motion import synthetic_motion
+from comfyui_comovi.comovi_model.clean.measures import mean_distance_mm
 from comfyui_comovi.comovi_model.clean.outliers import OutlierSettings, find_outliers, reject_outliers
+from comfyui_comovi.comovi_model.clean.time_base import resample
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES
 
@@ -131,3 +136,48 @@ def test_gaps_stay_gaps_and_are_not_taken_for_outliers():
 def test_limits_that_are_no_limits_are_refused():
     with pytest.raises(ComoviError, match="positive"):
         find_outliers(even_turn(), OutlierSettings(longest_seconds=0.0))
+
+
+def test_frames_that_the_file_lacks_are_put_in_and_filled():
+    """An estimator that saw nobody in frames 5, 6 and 12 wrote nothing for them."""
+    motion = even_turn(20)
+    kept = torch.tensor([k for k in range(20) if k not in (5, 6, 12)])
+    gappy = replace(take(motion, kept), source_index=kept + 100)
+    longer = insert_missing(gappy)
+    assert len(longer) == 20
+    assert longer.source_index.tolist() == list(range(100, 120))
+    assert longer.valid.nonzero().flatten().tolist() == kept.tolist()
+    filled = fill_gaps(gappy)
+    assert filled.valid.all()
+    assert (filled.rotations - motion.rotations).abs().max() < 1e-5
+
+
+def test_frames_that_were_left_out_on_purpose_are_not_missing():
+    """Resampled clips, every second frame, frames in another order, and a cut of a minute."""
+    motion = even_turn(60, 30.0)
+    resampled = resample(motion, 24)
+    assert insert_missing(resampled) is resampled
+    for index in (torch.arange(0, 60, 2), torch.arange(60).flip(0), torch.arange(30) + 2000 * (torch.arange(30) > 9)):
+        clip = replace(motion.slice(0, len(index)), source_index=index)
+        assert insert_missing(clip) is clip
+
+
+def test_depth_stops_pumping_and_the_picture_stays(body):
+    truth = synthetic_motion(body, "walk", 1, 30.0)
+    pelvis = rest_joints(body, truth.betas)[0]
+    truth = truth.to_frame("camera", pelvis).moved(torch.eye(3), torch.tensor([0.2, 1.0, 5.0]), pelvis)
+    pumping = 1 + 0.03 * torch.randn(len(truth), 1, generator=torch.Generator().manual_seed(0))
+    pumping[20] = 1.5  # one frame takes a child in the background for the person
+    rough = replace(truth, transl=(truth.transl + pelvis) * pumping - pelvis)
+    steady = steady_depth(rough, body)
+    assert mean_distance_mm(truth, steady, body) < 0.3 * mean_distance_mm(truth, rough, body)  # measured 0.2
+    seen, still = (m.transl + pelvis for m in (rough, steady))
+    assert (seen[:, :2] / seen[:, 2:] - still[:, :2] / still[:, 2:]).abs().max() < 1e-6
+    assert mean_distance_mm(truth, steady_depth(truth, body), body) < 12
+
+
+def test_depth_is_a_matter_of_the_camera_frame(body):
+    with pytest.raises(ComoviError, match="camera frame"):
+        steady_depth(even_turn(), body)
+    short = replace(even_turn(2), frame="camera")
+    assert steady_depth(short, body) is short

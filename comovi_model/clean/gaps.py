@@ -13,7 +13,10 @@ from torch import Tensor
 from ..body.motion import BodyMotion
 from ..body.rotations import slerp
 from ..errors import ComoviError
-from .history import noted
+from .edit import take
+from .history import KEY, noted
+
+LONGEST_MISSING = 10.0  # seconds; where more of the video is missing, the clip is taken for cut
 
 
 def valid_frames(motion: BodyMotion) -> Tensor:
@@ -23,13 +26,14 @@ def valid_frames(motion: BodyMotion) -> Tensor:
 
 
 def fill_gaps(motion: BodyMotion, max_gap_seconds: float = 0.5) -> BodyMotion:
-    """Runs of frames that are not valid, up to max_gap_seconds long, become valid.
+    """Runs of frames that are not valid, or not there (see `insert_missing`), up to max_gap_seconds long, become valid.
 
     Between two valid frames rotations turn at constant speed (slerp) and the root moves straight; before the first
     and after the last valid frame the nearest one is held. Longer runs are left as they are, still not valid.
     """
     if max_gap_seconds < 0:
         raise ComoviError(f"the maximum gap must be a number of seconds from 0, got {max_gap_seconds}.")
+    motion = insert_missing(motion)
     valid = valid_frames(motion)
     if bool(valid.all()):
         return motion
@@ -45,6 +49,30 @@ def fill_gaps(motion: BodyMotion, max_gap_seconds: float = 0.5) -> BodyMotion:
         valid=valid | short,
     )
     return noted(filled, {"fill": int(short.sum()), "max_gap_seconds": max_gap_seconds}) if short.any() else motion
+
+
+def insert_missing(motion: BodyMotion) -> BodyMotion:
+    """Frames of the source video that the motion lacks, by its source_index, put in as frames that are not valid.
+
+    Estimators write nothing where they see nobody, and without those frames the motion would run ahead of its video.
+    Only where the other frames follow each other one by one: numbers that a resampling left out are not missing.
+    """
+    assert motion.source_index is not None
+    steps = motion.source_index.diff()
+    edits = motion.provenance.get(KEY, [])
+    retimed = isinstance(edits, list) and any(isinstance(edit, dict) and "resample" in edit for edit in edits)
+    missing = (steps > 1) & (steps <= 1 + LONGEST_MISSING * motion.fps)
+    if retimed or not bool(missing.any()) or bool((steps < 1).any()) or int(steps.median()) != 1:
+        return motion
+    repeats = torch.ones(len(motion), dtype=torch.long)
+    repeats[:-1][missing] = steps[missing]
+    index = torch.arange(len(motion)).repeat_interleave(repeats)
+    after = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index]  # frames since the one that is there
+    there = after == 0
+    longer = take(motion, index)
+    assert longer.source_index is not None
+    longer = replace(longer, valid=valid_frames(longer) & there, source_index=longer.source_index + after)
+    return noted(longer, {"missing_frames": int((~there).sum())})
 
 
 def fill_joints(rotations: Tensor, good: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from ..body.frames import check_same_body
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
+from .depth import steady_depth
 from .feet import foot_contacts, skate
 from .foot_lock import FootLockSettings, lock_feet
-from .gaps import fill_gaps, valid_frames
+from .gaps import fill_gaps, insert_missing, valid_frames
 from .ground import find_floor, ground
 from .measures import jitter, mean_distance_mm
 from .outliers import find_outliers, reject_outliers
@@ -32,6 +33,7 @@ class CleanSettings:
     outliers: bool = False
     fill: bool = False
     max_gap_seconds: float = 0.5
+    steady_depth: bool = False  # for motions in the camera frame
     smoothing: str = NO_SMOOTHING  # or one of smoothing.METHODS
     strength: float = 0.5  # 0..1
     shape_of: tuple[BodyMotion, ...] = ()  # clips of the same person; all get the median of the shapes
@@ -63,7 +65,7 @@ def clean_motion(
         if on_step is not None:
             on_step(number, len(steps))
     lines.append(f"jitter: {jitter(motion, model):.0f} -> {jitter(cleaned, model):.0f} m/s^3")
-    if not settings.ground:  # which moves everything
+    if not settings.ground and len(motion) == len(cleaned):  # grounding moves everything
         lines.append(f"joints moved {mean_distance_mm(motion, cleaned, model):.1f} mm on average")
     return CleanResult(cleaned, tuple(lines))
 
@@ -75,6 +77,7 @@ def _steps(settings: CleanSettings) -> list[tuple[Step, bool]]:
     return [
         (_outliers, settings.outliers),
         (_fill, settings.fill),
+        (_depth, settings.steady_depth),
         (_smooth, settings.smoothing != NO_SMOOTHING),
         (_shape, bool(settings.shape_of)),
         (_ground, settings.ground),
@@ -88,11 +91,19 @@ def _outliers(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> 
 
 
 def _fill(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:
-    missing = int((~valid_frames(motion)).sum())
+    missing = int((~valid_frames(insert_missing(motion))).sum())
     filled = fill_gaps(motion, settings.max_gap_seconds)
     left = int((~valid_frames(filled)).sum())
+    added = len(filled) - len(motion)
+    absent = f", {added} of them absent from the file" if added else ""
     rest = f"; {left} stay empty, in gaps longer than {settings.max_gap_seconds:g} s" if left else ""
-    return filled, f"gaps: {missing - left} of {missing} empty frames filled{rest}"
+    return filled, f"gaps: {missing - left} of {missing} frames without a pose filled{absent}{rest}"
+
+
+def _depth(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:
+    steady = steady_depth(motion, model)
+    moved = mean_distance_mm(motion, steady, model)
+    return steady, f"depth: steadied along the line of sight, body moved {moved:.1f} mm on average"
 
 
 def _smooth(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:

@@ -81,13 +81,13 @@ def test_clean_motion_does_all_its_steps_and_reports_them(comfyui, Graph, who, w
     clean = g.add("CoMoVi_CleanMotion", motion=load(g, comfyui, walk, "walk.npz"), body=body(g), **EVERYTHING)
     saved, told = save(g, clean), g.add("PreviewAny", source=clean[1])
     result = comfyui.run(g)
-    settings = CleanSettings(True, True, 0.5, "savgol", 0.5, (), True, True)
+    settings = CleanSettings(outliers=True, fill=True, smoothing="savgol", ground=True, foot_lock=True)
     wanted = clean_motion(walk, who, settings)
     assert_same(motion_in(result, saved), wanted.motion)
     assert motion_in(result, saved).valid.all()
     report = result.text(told)
     assert "outliers: 1 of" in report
-    assert "gaps: 3 of 3 empty frames filled" in report
+    assert "gaps: 3 of 3 frames without a pose filled" in report
     for line in wanted.report:
         assert line.split(":")[0] in report
 
