@@ -48,4 +48,5 @@ class CoMoViExtension(ComfyExtension):
             )
 
     async def get_node_list(self) -> list[type]:
+        await self.on_load()  # an older ComfyUI never calls it; twice does no harm
         return [node for name in NODE_FILES for node in import_module(f".{name}", __package__).NODES]

@@ -74,3 +74,36 @@ def test_a_strength_out_of_range_is_refused(comfyui, Graph, lora):
     result = comfyui.run(g, check=False)
     [error] = result.node_errors[changed.id]["errors"]
     assert error["type"] == "value_bigger_than_max"
+
+
+def test_a_gguf_file_is_listed_and_its_missing_pack_is_named(comfyui, Graph):
+    folder = comfyui.base / "models" / "diffusion_models"
+    folder.mkdir(exist_ok=True)
+    path = folder / "listed.gguf"
+    path.write_bytes(b"GGUF")
+    try:
+        g = Graph()
+        loaded = g.add("CoMoVi_LoadModel", model_name=path.name, weight_dtype="default", branches="both")
+        g.add("CoMoVi_ModelReport", model=loaded)
+        result = comfyui.run(g, check=False)
+    finally:
+        path.unlink()
+    assert result.failure["node_id"] == loaded.id
+    assert "needs the node pack ComfyUI-GGUF" in result.failure["exception_message"]
+
+
+def test_the_cores_loader_node_opens_a_comovi_file(comfyui, Graph):
+    """The registration happened when the server loaded the pack."""
+    from comfyui_comovi.comovi_model.comovi.checkpoint import save_checkpoint
+    from comfyui_comovi.comovi_model.comovi.config import DualBranchConfig
+    from comfyui_comovi.comovi_model.comovi.dual_branch import DualBranch
+
+    sizes = {"dim": 128, "ffn_dim": 128, "num_heads": 1, "num_layers": 1, "freq_dim": 32, "text_dim": 64}
+    folder = comfyui.base / "models" / "diffusion_models"
+    folder.mkdir(exist_ok=True)
+    save_checkpoint(folder / "small.safetensors", DualBranch(DualBranchConfig(**sizes)))
+    g = Graph()
+    report = g.add(
+        "CoMoVi_ModelReport", model=g.add("UNETLoader", unet_name="small.safetensors", weight_dtype="default")
+    )
+    assert "1 layers of width 128" in comfyui.run(g).text(report)
