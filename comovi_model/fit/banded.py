@@ -33,7 +33,8 @@ def solve_banded(diagonal: Tensor, next_one: Tensor, next_two: Tensor, right: Te
         upper[:, :n, :n], upper[:, n:, n:] = next_two[0::2], next_two[1::2]
         upper[:, n:, :n] = next_one[1::2]  # frame 2k + 1 with 2k + 2
     values = right.reshape(count, 2 * n, 1)
-    factors, forward = [], []
+    factors: list[Tensor] = []
+    forward: list[Tensor] = []
     for k in range(count):
         block, value = blocks[k], values[k]
         if k:

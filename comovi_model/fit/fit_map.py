@@ -22,14 +22,16 @@ from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .flags import judge
 from .observation import Calibration, Observation, observe
-from .refine import refine_clip
+from .refine import bridge, refine_clip
 from .start import GOOD, find_start, fit_start, measure_colours
 from .surface import Pose, Subject, make_subject
 from .terms import FINE, Stage
-from .track import Track, empty_track, follow, sweep
+from .track import Track, empty_track, follow, score_limit, sweep
 
 SMALLEST_AREA = 0.002  # of the picture; less is no person
 SMALLEST_SHARE = 0.2  # of the clip's usual area
+UNEXPLAINED = 0.2  # how much the picture of a failing frame counts in the fit of the whole clip,
+HOPELESS = 1.5  # and above which multiple of the limit it does not count at all
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,11 @@ def fit_motion_map(
     progress = _Progress(len(picture), on_progress, interrupted)
     with one_thread(), torch.no_grad():
         subject = make_subject(body, betas, settings.shading == "flat")
-        given = start and Pose(start.rotations[:1].to(picture.device), start.transl[:1].to(picture.device))
+        given = None
+        if start is not None:
+            given = Pose(start.rotations[:1].to(picture.device), start.transl[:1].to(picture.device))
         track, first, calibration = _fit(subject, picture, K, given, settings, progress)
-    flags = judge(track, first)
+    flags = judge(track)
     motion = BodyMotion(
         rotations=quaternion_to_matrix(matrix_to_quaternion(track.pose.rotations)).cpu(),
         betas=torch.as_tensor(betas).float().cpu(),
@@ -136,6 +140,7 @@ def _fit(
     track = empty_track(subject, seen, empty, fine)
     track.on_frame = progress.frame
     track.put(first, pose, score)
+    track.reference = float(score.mean[0])
     follow(track, first, 1)
     follow(track, first, -1)
     _refine(track, settings, sweeps=0)
@@ -164,7 +169,11 @@ def _begin(subject: Subject, seen: Observation, empty: Tensor, given: Pose | Non
 def _refine(track: Track, settings: FitSettings, sweeps: int = 1) -> None:
     if not settings.refine_steps:
         return
-    trust = torch.where(track.empty, 0.0, 1.0)
+    # A frame that is not explained must not pull its neighbours along.
+    limit = score_limit(track)
+    trust = torch.where(track.score > limit, UNEXPLAINED, 1.0)
+    trust = torch.where(track.empty | (track.score > HOPELESS * limit), 0.0, trust)
+    track.pose = bridge(track.pose, trust > 0)
     stage = replace(settings.fine, uncovered=0, rim_weight=settings.fine.rim_weight)
     track.pose = refine_clip(track.subject, track.seen, track.pose, stage, trust, settings.refine_steps)
     track.rescore()

@@ -6,7 +6,7 @@ pixels of a limb are touched per candidate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -95,13 +95,18 @@ def score_limbs(subject: Subject, behind: Backdrop, candidates: Pose) -> Tensor:
 
 
 def rank_limbs(subject: Subject, behind: Backdrop, candidates: Pose, group: int = 512) -> Tensor:
-    """What candidates (C) add to the summed cost, roughly: vertices stand for the pixels around them.
+    """What candidates (C) add to the summed cost, roughly: every second vertex stands for the pixels around it.
 
     Fifty times faster than drawing, so that all directions of an arm can be tried; a limb that covers its own pixels
     twice is judged wrongly.
     """
     mesh, (height, width) = behind.limb.moving, behind.size
-    area = _vertex_area(mesh)
+    area = _vertex_area(mesh)[::2]
+    posedirs = None if mesh.posedirs is None else mesh.posedirs.unflatten(1, (-1, 3))[:, ::2].flatten(1)
+    mesh = replace(
+        mesh, rest=mesh.rest[::2], normals=mesh.normals[::2], weights=mesh.weights[::2], part=mesh.part[::2],
+        posedirs=posedirs,
+    )  # fmt: skip
     out = []
     for start in range(0, len(candidates), group):
         some = candidates[start : start + group]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..body.parts import NUM_JOINTS
-from ..body.rotations import matrix_to_axis_angle
+from ..body.rotations import matrix_to_axis_angle, slerp
 from .banded import solve_banded
 from .observation import Observation
 from .priors import add_bends, paces
@@ -40,6 +40,23 @@ def refine_clip(
         damped = diagonal + torch.diag_embed(DAMPING * diagonal.diagonal(dim1=1, dim2=2) + 1e-6)
         pose = pose.moved(clamp_step(-solve_banded(damped, next_one, next_two, right)))
     return pose
+
+
+def bridge(pose: Pose, known: Tensor) -> Pose:
+    """Poses (F) with those that are not known (F,) put between their neighbours, or on the only neighbour."""
+    index = torch.arange(len(pose), device=known.device)
+    if bool(known.all()) or not bool(known.any()):
+        return pose
+    before = torch.where(known, index, -1).cummax(0).values
+    after = torch.where(known, index, len(pose)).flip(0).cummin(0).values.flip(0)
+    before = torch.where(before < 0, after, before)
+    after = torch.where(after == len(pose), before, after)
+    part = ((index - before) / (after - before).clamp_min(1)).to(pose.transl)
+    rotations = slerp(pose.rotations[before], pose.rotations[after], part[:, None].expand(-1, NUM_JOINTS))
+    return Pose(
+        torch.where(known[:, None, None, None], pose.rotations, rotations),
+        torch.where(known[:, None], pose.transl, torch.lerp(pose.transl[before], pose.transl[after], part[:, None])),
+    )
 
 
 def add_smoothness(diagonal: Tensor, slope: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:

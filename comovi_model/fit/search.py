@@ -26,6 +26,7 @@ RANDOM_SPREAD = (0.7, 0.6, 0.2)  # radians at shoulder or hip, elbow or knee, wr
 RANKED, DRAWN = 300, 40  # candidates that are looked at more closely
 VARIED, VARIANTS, VARIANT_SPREAD = 8, 14, (0.25, 0.25, 0.15)  # the best are varied once more
 REFINED, FINISHED = 4, 2
+HOPELESS = (0.08, 0.03)  # a search ends when after drawing, after the coarse fit, all score so much worse
 GAIN = 0.012  # of the score, or the limb stays: hidden limbs gain less by chance, lost ones 0.02 and more
 
 
@@ -53,12 +54,14 @@ def limb_grid(limb: int) -> Tensor:
         along = torch.tensor([side, 0.0, 0.0])  # the arm in the T-pose
         ways = _directions(80)
         ways = ways[(ways[:, 0] > -0.75) & (ways[:, 2] > -0.75)]
-        twists, bends, hinge = (-1.8, -1.1, -0.4, 0.3, 1.0), (0.1, 0.8, 1.5, 2.2), torch.tensor([0.0, -side, 0.0])
+        twists, hinge = [-1.8, -1.1, -0.4, 0.3, 1.0], torch.tensor([0.0, -side, 0.0])
+        bends = [0.1, 0.8, 1.5, 2.2]
     else:
         along = torch.tensor([0.0, -1.0, 0.0])
         ways = _directions(90)
         ways = ways[(ways[:, 1] < 0.4) & (ways[:, 2] > -0.7) & (ways[:, 0] > -0.5) & (ways[:, 0] < 0.85)]
-        twists, bends, hinge = (-0.5, 0.0, 0.5), (0.1, 0.7, 1.3, 2.0), torch.tensor([1.0, 0.0, 0.0])
+        twists, hinge = [-0.5, 0.0, 0.5], torch.tensor([1.0, 0.0, 0.0])
+        bends = [0.1, 0.7, 1.3, 2.0]
     swing = _turn_to(along, ways * torch.tensor([side, 1.0, 1.0]))  # (D, 3, 3)
     twist = axis_angle_to_matrix(along * torch.tensor(twists)[:, None] * side)
     bend = axis_angle_to_matrix(hinge * torch.tensor(bends)[:, None])
@@ -99,14 +102,19 @@ def search_limb(
     candidates = _different(candidates, rank_limbs(subject, behind, candidates).argsort()[:RANKED], limb, DRAWN)
     candidates = _different(candidates, score_limbs(subject, behind, candidates).argsort(), limb, VARIED)
     candidates = _varied(candidates, limb, seed=17 * frame + limb)
-    chosen = _different(candidates, score_limbs(subject, behind, candidates).argsort(), limb, REFINED, 0.5)
+    drawn = score_limbs(subject, behind, candidates)
+    if float(drawn.min()) > float(score.mean[0]) + HOPELESS[0]:
+        return pose, score, False
+    chosen = _different(candidates, drawn.argsort(), limb, REFINED, 0.5)
     at = torch.full((len(chosen),), frame, device=pose.transl.device)
     spread = prediction_spread(0.5)
     spread[list(LIMBS[limb])] = 1.5
-    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, COARSE, 4, Pull(0.5, chosen, spread, 0.03))
-    best = score_poses(subject, seen, at[: len(chosen)], chosen).mean.argsort()[:FINISHED]
-    chosen = chosen[best]
-    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, fine, 4, Pull(0.3, chosen, spread, 0.03))
+    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, COARSE, 3, Pull(0.5, chosen, spread, 0.03))
+    coarse = score_poses(subject, seen, at[: len(chosen)], chosen).mean
+    if float(coarse.min()) > float(score.mean[0]) + HOPELESS[1]:
+        return pose, score, False
+    chosen = chosen[coarse.argsort()[:FINISHED]]
+    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, fine, 3, Pull(0.3, chosen, spread, 0.03))
     scores = score_poses(subject, seen, at[: len(chosen)], chosen)
     # Among limbs that explain the picture alike (a hidden one), the one nearest to the present pose is likeliest.
     apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))

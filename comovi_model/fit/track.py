@@ -12,17 +12,24 @@ from ..body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from .observation import Observation
 from .priors import prediction_spread
 from .score import LIMBS, Score, score_poses
-from .search import best_of, pick, search_limb
+from .search import GAIN, best_of, pick, search_limb
 from .solve import Pull, expecting, fit_poses
+from .start import find_start
 from .surface import Pose, Subject
 from .terms import COARSE, FINE, Stage
 
+BLIND_AFTER = (2, 8)  # failing frames in a row, after which the person is sought blind
 MOMENTUM = 0.7  # of the last step that the prediction repeats
 FINE_STEPS = 5
 LOST = 0.015  # a limb is searched for when it adds so much more than usual to the score
 REST = 3  # frames without a new search of a limb that was not found
 LARGEST_SHARE = 1.0  # searches per frame, on average
 SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.015, 0.010
+
+
+SCORE = 0.34  # a frame fails above this score,
+REFERENCE = 1.35  # or above this times the score that the clip began with: disturbed maps score worse;
+LARGEST_REFERENCE = 0.45  # but a start that fits worse than this vouches for nothing
 
 
 @dataclass
@@ -38,6 +45,8 @@ class Track:
     empty: Tensor  # (F,) bool: no person to be seen
     fine: Stage = FINE
     searches: int = 0
+    in_vain: set[tuple[int, int]] = field(default_factory=set)  # frame and limb of searches that found nothing
+    reference: float = 0.2  # the score of the frame that the fit began with
     on_frame: Callable[[], None] = field(default=lambda: None)
 
     def at(self, frame: int) -> Pose:
@@ -56,6 +65,11 @@ class Track:
         every = torch.arange(len(self.pose), device=self.score.device)
         score = score_poses(self.subject, self.seen, every, self.pose)
         self.score, self.limbs, self.overlap = score.mean, score.limbs, score.overlap
+
+
+def score_limit(track: Track) -> float:
+    """The score above which a frame of this clip has failed."""
+    return max(SCORE, REFERENCE * min(track.reference, LARGEST_REFERENCE))
 
 
 def empty_track(subject: Subject, seen: Observation, empty: Tensor, fine: Stage = FINE) -> Track:
@@ -82,10 +96,11 @@ def follow(track: Track, start: int, direction: int) -> None:
     """Fits frames after (direction 1) or before (-1) `start`, whose pose is known."""
     usual = track.limbs[start].clone()
     frame, before = start, None
+    good, failures = track.at(start), 0
     budget = max(2, round(LARGEST_SHARE * len(track.seen)))
     rest = [0] * len(LIMBS)  # frames during which a limb that could not be found is left alone
     while 0 <= frame + direction < len(track.seen):
-        last, frame = track.at(frame), frame + direction
+        last, frame = good, frame + direction
         guess = predict(last, before)
         track.on_frame()
         if bool(track.empty[frame]):
@@ -106,18 +121,41 @@ def follow(track: Track, start: int, direction: int) -> None:
                 rest[limb] = 0 if better else REST
         track.put(frame, pose, score)
         # The usual cost follows slowly, and hardly upwards: what stays lost must not become usual.
+        if float(score.mean) > score_limit(track):  # lost: the next frame begins where all was well
+            failures += 1
+            pose, score = find_again(track, frame, good, pose, score, blind=failures in BLIND_AFTER)
+            track.put(frame, pose, score)
+        if float(score.mean) > score_limit(track):
+            before = None
+            continue
+        failures, good = 0, pose
         rise = score.limbs[0] - usual
         usual += torch.where(rise > 0, 0.05, 0.3) * rise
         before = last
+
+
+def find_again(track: Track, frame: int, good: Pose, pose: Pose, score: Score, blind: bool) -> tuple[Pose, Score]:
+    """Another try at a frame (pose and score so far) from the last good pose, or from no pose at all."""
+    at = torch.tensor([frame], device=pose.transl.device)
+    wide = fit_poses(track.subject, track.seen, at, good, COARSE, 12, Pull(1.0))
+    wide = fit_poses(track.subject, track.seen, at, wide, track.fine, 6, Pull(0.5))
+    options = [pose, wide]
+    if blind:
+        options.append(find_start(track.subject, track.seen, torch.arange(len(track.seen)) != frame, track.fine)[1])
+    found, found_score = best_of(track.subject, track.seen, frame, options)
+    return (found, found_score) if float(found_score.mean) < float(score.mean) - GAIN else (pose, score)
 
 
 def find_limb(
     track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose]
 ) -> tuple[Pose, Score, bool]:
     """Searches one limb and, if that helped, fits the whole body once more."""
+    if (frame, limb) in track.in_vain:
+        return pose, score, False
     track.searches += 1
     found, found_score, better = search_limb(track.subject, track.seen, frame, pose, score, limb, hints, track.fine)
     if not better:
+        track.in_vain.add((frame, limb))
         return pose, score, False
     at = torch.tensor([frame], device=pose.transl.device)
     again = fit_poses(track.subject, track.seen, at, found, track.fine, 3, Pull(0.3, found, prediction_spread(2), 0.06))
@@ -161,7 +199,7 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
         if searching and budget > 0 and doubtful:
             worst = max(doubtful, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
             if score.limbs[0, worst] > usual[worst] + 0.005:
-                budget -= 1
+                budget -= (frame, worst) not in track.in_vain
                 pose, score, _ = find_limb(track, frame, pose, score, worst, [other])
         if score.mean[0] < track.score[frame] - 0.002:
             track.put(frame, pose, score)
