@@ -45,7 +45,8 @@ def one_side(rank: int, folder: str, interleave: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo with a file store is not available on Windows")
-def test_two_processes_give_what_one_gives(tmp_path, monkeypatch, interleave=2):
+def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
+    interleave = 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
     root = sys.modules["comfyui_comovi"].__path__[0]
