@@ -82,5 +82,6 @@ def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) 
     for note in (*imported.notes, *more):
         say(f"  {note}")
     path = write_motion(arguments.output, motion, body, name, **options)
-    say(f"wrote {path}: {name}, {len(motion)} frames at {motion.fps:.6g} per second")
+    rate = "at 20 per second, as the format has it" if name == "humanml3d" else f"at {motion.fps:.6g} per second"
+    say(f"wrote {path}: {name}, from {len(motion)} frames {rate}")
     return 0

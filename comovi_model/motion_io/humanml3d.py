@@ -11,8 +11,6 @@ The data set itself first rescales every skeleton to that of one subject; `targe
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +18,8 @@ import numpy as np
 import torch
 
 from ..body.motion import BodyMotion
-from ..body.rotations import slerp
 from ..body.smpl import BodyModel, pose_joints
+from ..clean.time_base import resample
 from ..errors import ComoviError
 from ..files import atomic_path
 from .joint_fit import motion_from_joints
@@ -44,29 +42,12 @@ DIRECTIONS = np.array([
 
 def save_humanml3d(path: str | Path, motion: BodyMotion, model: BodyModel, *, target: np.ndarray | None = None) -> None:
     """Writes the features at 20 frames per second; target (22, 3): joints of the subject to rescale to."""
-    model, motion = model.to("cpu"), at_rate(motion.to("cpu"), RATE)
+    model, motion = model.to("cpu"), resample(motion.to("cpu"), RATE, interpolation="slerp")
     upright = placed(motion, model, "yup", "absolute")
     joints = pose_joints(model, upright.rotations, upright.betas, upright.transl)[:, :JOINTS].double().numpy()
     features = features_of(joints, target)
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         np.save(file, features.astype(np.float32))
-
-
-def at_rate(motion: BodyMotion, fps: float) -> BodyMotion:
-    """Sampled at the times k / fps inside the clip: rotations by slerp, the path linearly."""
-    if motion.fps == fps:
-        return motion
-    ratio = Fraction(motion.fps).limit_denominator(100_000) / Fraction(fps).limit_denominator(100_000)
-    count = int((len(motion) - 1) / ratio) + 1
-    at = [Fraction(k) * ratio for k in range(count)]
-    left = torch.tensor([min(int(time), len(motion) - 1) for time in at])
-    right = (left + 1).clamp_max(len(motion) - 1)
-    part = torch.tensor([float(time - int(time)) for time in at])
-    path = torch.lerp(motion.transl[left], motion.transl[right], part[:, None])
-    turned = slerp(motion.rotations[left].double(), motion.rotations[right].double(), part[:, None].double())
-    assert motion.valid is not None
-    valid = motion.valid[left] & motion.valid[right]
-    return replace(motion, rotations=turned, transl=path, fps=fps, valid=valid, camera=None, source_index=None)
 
 
 def features_of(joints: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
@@ -87,6 +68,7 @@ def features_of(joints: np.ndarray, target: np.ndarray | None = None) -> np.ndar
     root = joints[:, 0]
     velocity = _turn(facing[1:], root[1:] - root[:-1])
     spin = _multiply(facing[1:], _inverse(facing[:-1]))
+    spin *= np.where(spin[:, :1] < 0, -1, 1)  # the published code turns the wrong way where a person passes backwards
     beside = _turn(facing[:, None], joints - root[:, None] * np.array([1.0, 0, 1]))
     speeds = _turn(facing[:-1, None], joints[1:] - joints[:-1])
     return np.concatenate([

@@ -19,8 +19,10 @@ from .limits import check_frames
 USED = 600  # vertices; more do not make it better
 SHAPE_FRAMES = 4  # frames from which the shape is found
 CHUNK = 8  # frames at once
-ROUNDS = 12
+ROUNDS = 40  # seven are usual; poses far from the first guess need more
+PATIENCE = 4  # rounds without getting better
 DONE = 1e-7  # metres: no step moves the body by more
+LARGEST_PLACE = 1e4  # metres
 LARGEST_MISFIT = 0.03  # metres on average: more is another body
 
 
@@ -34,13 +36,16 @@ def motion_from_vertices(
             f"{len(body.v_template)}; give the body that they were made from."
         )
     check_frames(len(vertices))
+    if not np.abs(vertices).max() < LARGEST_PLACE:
+        raise ComoviError("the meshes have vertices kilometres away, or NaN; metres are expected.")
     fit = _Fit(body)
     target = torch.from_numpy(vertices[:, fit.used.numpy()].astype(np.float64))
     rotations, place = fit.start(target)
     shape = torch.zeros(fit.num_betas, dtype=torch.float64)
     if betas is None:
         some = torch.linspace(0, len(target) - 1, min(SHAPE_FRAMES, len(target))).long()
-        _, _, shape = fit.solve(target[some], rotations[some], place[some], shape, with_shape=True)
+        turned, moved, shape = fit.solve(target[some], rotations[some], place[some], shape, with_shape=True)
+        _refuse_another(body, float((fit.forward(turned, moved, shape)[0] - target[some]).norm(dim=-1).mean()))
     else:
         shape = betas.double()[: fit.num_betas]
     misfit = 0.0
@@ -50,15 +55,19 @@ def motion_from_vertices(
         found = fit.forward(rotations[part], place[part], shape)[0]
         misfit += float((found - target[part]).norm(dim=-1).mean(1).sum())
     misfit /= len(target)
-    if misfit > LARGEST_MISFIT:
-        raise ComoviError(
-            f"the meshes cannot be explained by body {body.name} (vertices are {1000 * misfit:.0f} mm off on average); "
-            "give the body that they were made from."
-        )
+    _refuse_another(body, misfit)
     full = torch.zeros(NUM_BETAS)
     full[: len(shape)] = shape.float()
     motion = BodyMotion(rotations, full, place, frame=frame, fps=fps, body_model=body.name)
     return motion, [f"pose and shape found from {len(body.v_template)} vertices, {1000 * misfit:.2f} mm off on average"]
+
+
+def _refuse_another(body: BodyModel, misfit: float) -> None:
+    if not misfit <= LARGEST_MISFIT:
+        raise ComoviError(
+            f"the meshes cannot be explained by body {body.name} (vertices are {1000 * misfit:.0f} mm off on average); "
+            "give the body that they were made from."
+        )
 
 
 class _Fit:
@@ -111,9 +120,15 @@ class _Fit:
         self, target: Tensor, local: Tensor, place: Tensor, shape: Tensor, with_shape: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         frames, size = len(target), 3 * NUM_JOINTS + 3
+        best, patience = float("inf"), PATIENCE
         for _ in range(ROUNDS):
             found, each, world, placed = self.forward(local, place, shape)
             error = (target - found).flatten(1)  # (F, 3n)
+            now = float(error.square().mean())
+            patience = PATIENCE if now < 0.98 * best else patience - 1
+            best = min(best, now)
+            if patience < 0 or not now < 1e12:
+                break
             jacobian = self._jacobian(each, placed)
             normal, side = jacobian.transpose(1, 2) @ jacobian, (jacobian.transpose(1, 2) @ error[..., None])[..., 0]
             normal += 1e-7 * torch.eye(size, dtype=torch.float64)

@@ -1,0 +1,67 @@
+"""comovi convert: says what it found and what it assumed, writes whole files or none."""
+
+from __future__ import annotations
+
+import motion_files
+import numpy as np
+import pytest
+from bad_files import assert_refused
+from comfyui_comovi import cli
+from comfyui_comovi.comovi_model.body.body_files import load_mannequin_body
+from comfyui_comovi.comovi_model.motion_io import read_motion, write_motion
+
+BODY = load_mannequin_body()
+MOTION = motion_files.smooth_motion(BODY, 6)
+
+
+@pytest.fixture
+def bvh(tmp_path):
+    return write_motion(tmp_path / "walk.bvh", MOTION, BODY)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.glb", "a.usda", "a.json", "a.npy", "a.bvh", "a.zip", "a.pc2"])
+def test_a_bvh_becomes_anything(tmp_path, capsys, bvh, name):
+    assert cli.main(["convert", str(bvh), str(tmp_path / name)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "bvh (skeleton and angles" in said
+        and "units cm (told from the size" in said
+        and f"wrote {tmp_path / name}" in said
+    )
+    assert len(read_motion(tmp_path / name, body=BODY).motion) in (6, 7)
+
+
+def test_options_reach_the_reader_and_the_writer(tmp_path, capsys, bvh):
+    argv = ["convert", bvh, tmp_path / "b.bvh", "--fps", "25", "--names", "mixamo", "--order", "XYZ",
+            "--out-units", "m", "--root", "off", "--units", "0.02"]  # fmt: skip
+    assert cli.main([str(item) for item in argv]) == 0
+    text = (tmp_path / "b.bvh").read_text()
+    assert "ROOT mixamorig:Hips" in text and "Xrotation Yrotation Zrotation" in text and "Frame Time: 0.04\n" in text
+    assert "25 frames per second" in capsys.readouterr().out
+
+
+def test_results_of_estimators_lose_the_shape_that_is_not_ours_and_it_is_said(tmp_path, capsys):
+    (tmp_path / "wham_output.pkl").write_bytes(motion_files.saved_joblib(motion_files.wham(MOTION)))
+    assert cli.main(["convert", str(tmp_path / "wham_output.pkl"), str(tmp_path / "a.glb"), "--person", "3"]) == 0
+    assert "betas of body 'SMPL neutral' mean nothing to 'mannequin-v1'" in capsys.readouterr().out
+    assert len(read_motion(tmp_path / "a.glb", body=BODY).motion) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["none.bvh", "a.glb"], "motion file none.bvh does not exist"),
+        (["walk.bvh", "a.fbx"], "the suffix says no motion format"),
+        (["walk.bvh", "a.npz", "--names", "vrm"], "format comovi has no option names"),
+        (["walk.bvh", "a.glb", "--fps", "0"], "expected a number above 0"),
+        (["walk.bvh", "a.glb", "--units", "ell"], "units must be one of m, cm"),
+        (["walk.bvh", "a.bvh", "--order", "XYX"], "the order of rotations must be one of"),
+        (["walk.bvh", "a.glb", "--format", "gvhmr"], "invalid choice: 'gvhmr'"),
+        (["noise", "a.glb"], "expected a motion"),
+        (["walk.bvh", "walk.bvh/a.glb"], "cannot write"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys, bvh, argv, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(100))
+    assert_refused(capsys, tmp_path, ["convert", *argv], words)
