@@ -12,9 +12,12 @@ from comfyui_comovi.comovi_model.body.frames import lowest_height, on_floor
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix
 from comfyui_comovi.comovi_model.body.smpl import rest_joints
 from comfyui_comovi.comovi_model.body.upright import with_camera_up
+from comfyui_comovi.comovi_model.clean.benchmark import true_contacts
+from comfyui_comovi.comovi_model.clean.feet import skate
 from comfyui_comovi.comovi_model.clean.ground import find_floor, ground
 from comfyui_comovi.comovi_model.clean.known_motion import LEVELS, noisy, synthetic_motion
 from comfyui_comovi.comovi_model.clean.measures import joint_positions, mean_distance_mm
+from comfyui_comovi.comovi_model.clean.pipeline import CleanSettings, clean_motion
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +99,16 @@ def test_a_single_pose_can_be_grounded(body):
     one = synthetic_motion(body, "walk", 1, 30.0).slice(0, 1)
     lifted = one.moved(torch.eye(3), torch.tensor([0.0, 0.4, 0.0]), rest_joints(body, one.betas)[0])
     assert abs(lowest_height(ground(lifted, body), body, 1)) < 0.003
+
+
+def test_feet_are_locked_before_a_camera_that_looks_down(body):
+    """The walk goes two metres along the line of sight, so the floor rises by half a metre in the camera's frame."""
+    walk = synthetic_motion(body, "walk", 1, 30.0)
+    seen, up = seen_by_tilted_camera(noisy(walk, LEVELS["mild"], 3), body, 15.0)
+    standing = true_contacts(walk, body)
+    result = clean_motion(seen, body, CleanSettings(foot_lock=True))
+    before, after = (skate(with_camera_up(m, up), body, standing) for m in (seen, result.motion))
+    assert after.metres_per_second < 0.2 * before.metres_per_second  # measured 0.03
+    assert result.motion.frame == "camera"
+    assert result.motion.camera is not None
+    assert "camera_up" not in result.motion.provenance

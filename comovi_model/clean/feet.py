@@ -5,7 +5,7 @@ Letters: F frames, J = 24 joints. Foot points are left ankle, left toe, right an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,15 +99,18 @@ def contacts_of(
 ) -> Tensor:
     """As `foot_contacts`; the floor is found twice, at first from the lowest feet, then from the standing ones."""
     settings = settings or ContactSettings()
-    contacts = None
+    valid = torch.ones(len(body.positions), dtype=torch.bool) if valid is None else valid
+    if not bool(valid.any()):
+        return valid[:, None].expand(-1, len(FOOT_JOINTS))
+    floor = floor_height(replace(body, positions=body.positions[valid]))
     for _ in range(2):
-        contacts = _contacts_on(body, floor_height(body, contacts), fps, settings)
-    assert contacts is not None
-    return contacts if valid is None else contacts & valid[:, None]
+        contacts = _contacts_on(body, floor, fps, settings, valid)
+        floor = floor_height(body, contacts) if bool(contacts.any()) else floor
+    return contacts
 
 
-def _contacts_on(body: Skeleton, floor: float, fps: float, settings: ContactSettings) -> Tensor:
-    track = _smoothed(body.foot_points, settings.smoothing_seconds * fps)
+def _contacts_on(body: Skeleton, floor: float, fps: float, settings: ContactSettings, valid: Tensor) -> Tensor:
+    track = _smoothed(body.foot_points, settings.smoothing_seconds * fps, valid)
     speed = track.velocity.norm(dim=-1) * fps
     height = track.place[..., 1] - body.standing - floor
 
@@ -118,6 +121,7 @@ def _contacts_on(body: Skeleton, floor: float, fps: float, settings: ContactSett
     speed_limit = torch.maximum(speed_limit, settings.swing_share * speed.quantile(0.9, dim=0))
     height_limit = limit(settings.height, track.place_noise)
     evidence = (1 - speed / speed_limit).clamp(-2, 1) + (1 - height / height_limit).clamp(-2, 0.5)
+    evidence = torch.where(valid[:, None], evidence, 0.0)  # the frames around a gap decide
     contacts = _two_states(evidence, settings.patience)
     radius = limit(settings.radius, track.place_noise)
     shortest = max(2, round(settings.shortest_seconds * fps))
@@ -126,7 +130,7 @@ def _contacts_on(body: Skeleton, floor: float, fps: float, settings: ContactSett
         for start, stop in runs(contacts[:, point]):
             for first, end in _places(track.place[:, point], start, stop, float(radius[point]), shortest):
                 kept[first:end, point] = True
-    return kept
+    return kept & valid[:, None]
 
 
 def _places(place: Tensor, start: int, stop: int, radius: float, shortest: int) -> list[tuple[int, int]]:
@@ -153,21 +157,21 @@ class _Track:
     velocity_noise: Tensor  # (4,) and in `velocity`
 
 
-def _smoothed(points: Tensor, sigma: float) -> _Track:
+def _smoothed(points: Tensor, sigma: float, valid: Tensor) -> _Track:
     """Lines fitted to (F, P, 3) under a bell; what they leave over, in the calmer half of the frames, is noise."""
     index = window_index(len(points), max(1, round(2.5 * sigma)))
     offsets = (index - torch.arange(len(points))[:, None]).double()
-    bell = torch.exp(-0.5 * (offsets / max(sigma, 0.3)) ** 2)
+    bell = torch.exp(-0.5 * (offsets / max(sigma, 0.3)) ** 2) * valid[index]
     level = regression_coefficients(offsets, bell, 1)
-    slope = bell * (offsets - (bell * offsets).sum(1, keepdim=True) / bell.sum(1, keepdim=True))
+    slope = bell * (offsets - (bell * offsets).sum(1, keepdim=True) / bell.sum(1, keepdim=True).clamp_min(1e-12))
     slope = slope / (slope * offsets).sum(1, keepdim=True).clamp_min(1e-12)
     window = points[index]  # (F, W, P, 3)
     place = torch.einsum("fw,fwpk->fpk", level, window)
     velocity = torch.einsum("fw,fwpk->fpk", slope, window)
-    middle = len(points) // 2
     # The median length of a three-dimensional normal error is 1.538 standard deviations.
-    noise = (points - place).norm(dim=-1).median(0).values / 1.538
-    return _Track(place, velocity, noise * level[middle].norm(), noise * slope[middle].norm())
+    noise = (points - place)[valid].norm(dim=-1).median(0).values / 1.538
+    left, left_in_speed = (rows[valid].norm(dim=1).median() for rows in (level, slope))
+    return _Track(place, velocity, noise * left, noise * left_in_speed)
 
 
 def _two_states(evidence: Tensor, patience: float) -> Tensor:

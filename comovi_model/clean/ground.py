@@ -15,7 +15,7 @@ from torch import Tensor
 from ..body.frames import pelvis_at_rest
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
-from ..body.upright import CAMERA_UP, shortest_turn
+from ..body.upright import CAMERA_UP, shortest_turn, with_camera_up
 from .feet import ContactSettings, Skeleton, contacts_of, floor_height, skeleton, to_yup
 from .gaps import valid_frames
 from .history import noted
@@ -53,6 +53,17 @@ def find_floor(motion: BodyMotion, model: BodyModel, tilt: bool | None = None) -
             contacts = _standing(_turned(body, turn), motion)
     height = floor_height(_turned(body, turn), contacts)
     return Floor((level.T @ turn.T[:, 1]).float(), height, int(contacts.sum()))
+
+
+def knowing_up(motion: BodyMotion, model: BodyModel) -> BodyMotion:
+    """A motion in the camera frame with the direction of up in its provenance, found if nobody wrote it down.
+
+    What looks for standing feet needs it: before a camera that looks down by 15 degrees, the floor rises by 27 cm
+    within a metre of walking away.
+    """
+    if motion.frame != "camera" or CAMERA_UP in motion.provenance:
+        return motion
+    return with_camera_up(motion, find_floor(motion, model).up)
 
 
 def ground(motion: BodyMotion, model: BodyModel, tilt: bool | None = None, centre: bool = True) -> BodyMotion:

@@ -7,17 +7,18 @@ what standing is; feet last, because every other step would move them again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..body.frames import check_same_body
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
+from ..body.upright import CAMERA_UP
 from ..errors import ComoviError
 from .depth import steady_depth
 from .feet import foot_contacts, skate
 from .foot_lock import FootLockSettings, lock_feet
 from .gaps import fill_gaps, insert_missing, valid_frames
-from .ground import find_floor, ground
+from .ground import find_floor, ground, knowing_up
 from .measures import jitter, mean_distance_mm
 from .outliers import find_outliers, reject_outliers
 from .shape import lock_shape
@@ -127,9 +128,12 @@ def _ground(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tu
 
 
 def _foot_lock(motion: BodyMotion, model: BodyModel, settings: CleanSettings) -> tuple[BodyMotion, str]:
-    contacts = foot_contacts(motion, model)
-    locked = lock_feet(motion, model, FootLockSettings(flat_floor=settings.ground))
-    before, after = skate(motion, model, contacts), skate(locked, model, contacts)
+    upright = knowing_up(motion, model)
+    contacts = foot_contacts(upright, model)
+    locked = lock_feet(upright, model, FootLockSettings(flat_floor=settings.ground))
+    before, after = skate(upright, model, contacts), skate(locked, model, contacts)
+    if CAMERA_UP not in motion.provenance:  # a good guess, but no fact to be written down
+        locked = replace(locked, provenance={k: v for k, v in locked.provenance.items() if k != CAMERA_UP})
     slid = f"{before.metres_per_second:.3f} -> {after.metres_per_second:.3f} m/s"
     moved = mean_distance_mm(motion, locked, model)
     share = float(contacts.any(1).double().mean())
