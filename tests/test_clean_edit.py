@@ -12,6 +12,7 @@ from comfyui_comovi.comovi_model.body.frames import pelvis_at_rest
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix
 from comfyui_comovi.comovi_model.body.smpl import pose_body
 from comfyui_comovi.comovi_model.body.toy import random_rotations
+from comfyui_comovi.comovi_model.body.upright import with_camera_up
 from comfyui_comovi.comovi_model.clean.edit import MIRROR_JOINT, frame_at, hold, mirror, reverse, still, trim
 from comfyui_comovi.comovi_model.clean.feet import skeleton
 from comfyui_comovi.comovi_model.clean.join import join
@@ -188,3 +189,20 @@ def test_a_locked_shape_is_the_same_for_all_clips(body, walk, wave):
     with pytest.raises(ComoviError, match="different bodies"):
         lock_shape([walk, replace(wave, body_model="smpl", betas=torch.zeros(10))], body)
     assert lock_shape([], body) == []
+
+
+def test_up_stays_up_before_a_tilted_camera(body, walk, wave):
+    """The first motion knows where up is in its camera frame; what is joined to it stands upright there too."""
+    pelvis = pelvis_at_rest(body, walk)
+    tilt = axis_angle_to_matrix(torch.tensor([0.3, 0.0, 0.1]))
+    seen = walk.to_frame("camera", pelvis).moved(tilt, torch.tensor([0.0, 1.0, 5.0]), pelvis)
+    seen = with_camera_up(seen, tilt @ torch.tensor([0.0, -1.0, 0.0]))
+    both = join(seen, wave, body, 0.3)
+    stood = skeleton(both, body)
+    assert stood.orientations[-1, 0, 1, 1] > 0.999  # the pelvis of the wave points up
+    wanted = skeleton(join(walk, wave, body, 0.3), body)
+    first = slice(0, len(walk) - 12)
+    heights = [s.positions[first, :, 1] - s.positions[0, 0, 1] for s in (stood, wanted)]
+    assert (heights[0] - heights[1]).abs().max() < 1e-4
+    seen_heights, mirrored_heights = (skeleton(m, body).positions[..., 1] for m in (seen, mirror(seen, pelvis)))
+    assert (mirrored_heights[:, list(MIRROR_JOINT)] - seen_heights).abs().max() < 1e-4

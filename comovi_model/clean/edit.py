@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..body.motion import BodyMotion
+from ..body.upright import CAMERA_UP, camera_up, with_camera_up
 from ..errors import ComoviError
 from .history import noted
 
@@ -44,7 +45,10 @@ def mirror(motion: BodyMotion, pelvis: Tensor) -> BodyMotion:
         K = camera.K.clone()
         K[..., 0, 2] = camera.width - K[..., 0, 2]
         camera = replace(camera, K=K)
-    return noted(replace(motion, rotations=rotations, transl=transl, camera=camera), {"mirror": "x"})
+    mirrored = replace(motion, rotations=rotations, transl=transl, camera=camera)
+    if CAMERA_UP in motion.provenance:
+        mirrored = with_camera_up(mirrored, camera_up(motion) * flip)
+    return noted(mirrored, {"mirror": "x"})
 
 
 def hold(motion: BodyMotion, before: int = 0, after: int = 0) -> BodyMotion:

@@ -84,7 +84,8 @@ def ground(motion: BodyMotion, model: BodyModel, tilt: bool | None = None, centr
     stood = replace(stood.moved(torch.eye(3), shift, pelvis), frame="yup", camera=camera)
     degrees = math.degrees(math.acos(float((level @ floor.up)[1].clamp(-1, 1))))
     note = {"ground": round(floor.height, 5), "tilt_degrees": round(degrees, 3), "contacts": floor.contacts}
-    return noted(stood.to_frame(frame, pelvis), note)
+    history = {key: value for key, value in motion.provenance.items() if key != CAMERA_UP}  # no longer true
+    return noted(replace(stood.to_frame(frame, pelvis), provenance=history), note)
 
 
 def _standing(body: Skeleton, motion: BodyMotion) -> Tensor:

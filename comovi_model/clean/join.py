@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..body.cameras import frame_rotation
-from ..body.frames import check_same_body, in_frame, pelvis_at_rest
+from ..body.frames import check_same_body, pelvis_at_rest
 from ..body.motion import BodyMotion
 from ..body.rotations import axis_angle_to_matrix, slerp
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
+from .feet import to_yup
 from .history import noted
 from .shape import with_betas
 from .time_base import exact_fps, resample
@@ -44,7 +44,7 @@ def join(
     if not 0 <= blend_seconds <= 60:
         raise ComoviError(f"the blend must take from 0 to 60 seconds, got {blend_seconds}.")
     check_same_body(model, first)
-    second = in_frame(resample(second, exact_fps(first.fps)), model, first.frame)
+    second = _in_axes_of(first, resample(second, exact_fps(first.fps)), model)
     if not torch.equal(second.betas, first.betas):
         second = with_betas(second, model, first.betas)
     frames = round(blend_seconds * first.fps)
@@ -62,28 +62,37 @@ def join(
     return noted(joined, note)
 
 
+def _in_axes_of(first: BodyMotion, second: BodyMotion, model: BodyModel) -> BodyMotion:
+    """The second in the first's axes; up stays up, also where the first was seen by a tilted camera."""
+    if second.frame == first.frame != "camera":
+        return second
+    turn = (to_yup(first).T @ to_yup(second)).float()
+    turned = second.moved(turn, torch.zeros(3), pelvis_at_rest(model, second))
+    return replace(turned, frame=first.frame, camera=first.camera if first.frame == "camera" else None)
+
+
 def _aligned(first: BodyMotion, second: BodyMotion, model: BodyModel, overlap: int) -> BodyMotion:
     """The second moved rigidly, upright, so that the overlapping frames lie on each other as well as they can."""
-    to_yup = frame_rotation(first.frame, "yup")
+    level = to_yup(first).float()
     end, start = first.rotations[-overlap:, 0], second.rotations[:overlap, 0]
     # The turn Y about the vertical that brings `start` closest to `end`: greatest trace(end^T Y start), summed.
-    together = (to_yup @ (end @ start.transpose(-1, -2)).sum(0) @ to_yup.T).double()
+    together = (level @ (end @ start.transpose(-1, -2)).sum(0) @ level.T).double()
     angle = math.atan2(float(together[0, 2] - together[2, 0]), float(together[0, 0] + together[2, 2]))
-    turn = to_yup.T @ axis_angle_to_matrix(torch.tensor([0.0, angle, 0.0])) @ to_yup
+    turn = level.T @ axis_angle_to_matrix(torch.tensor([0.0, angle, 0.0])) @ level
     pelvis = pelvis_at_rest(model, second)
     turned = second.moved(turn, torch.zeros(3), pelvis)
-    shift = to_yup @ (first.transl[-overlap:] - turned.transl[:overlap]).mean(0)
+    shift = level @ (first.transl[-overlap:] - turned.transl[:overlap]).mean(0)
     shift[1] = 0.0
-    return turned.moved(torch.eye(3), to_yup.T @ shift, pelvis)
+    return turned.moved(torch.eye(3), level.T @ shift, pelvis)
 
 
 def _stepped_on(first: BodyMotion, second: BodyMotion, frames: int) -> BodyMotion:
     """The second moved along the floor by the way that the body goes during the bridge."""
-    to_yup = frame_rotation(first.frame, "yup")
+    level = to_yup(first).float()
     per_frame = (_speed(first.transl, -1) + _speed(second.transl, 0)) / 2
-    shift = to_yup @ (per_frame * (frames + 1))
+    shift = level @ (per_frame * (frames + 1))
     shift[1] = 0.0
-    return replace(second, transl=second.transl + to_yup.T @ shift)
+    return replace(second, transl=second.transl + level.T @ shift)
 
 
 def _overlapped(first: BodyMotion, second: BodyMotion, overlap: int) -> BodyMotion:
