@@ -7,6 +7,8 @@ import math
 import os
 import struct
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 NANO_PARTS = {"vocabulary": "text encoder of the nano model", "sizes": "video autoencoder of the nano model"}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")  # read as tensors only; anything else in them is refused
+MOTIONS = (".bvh", ".usda", ".pc2", ".zip", ".npy", ".gltf")
 
 
 def describe(path: str | os.PathLike[str]) -> list[str]:
@@ -30,7 +33,8 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     require_file(path, "file")
     suffix = path.suffix.lower()
     readers = {".safetensors": _tensors, ".npz": _arrays, ".pkl": _body, ".glb": _glb, ".json": _json}
-    readers |= dict.fromkeys(PICKLED, _checkpoint) | dict.fromkeys(VIDEOS, _video) | dict.fromkeys(PICTURES, _picture)
+    readers |= dict.fromkeys(PICKLED, _pickled) | dict.fromkeys(VIDEOS, _video) | dict.fromkeys(PICTURES, _picture)
+    readers |= {".pkl": _pickled_body} | dict.fromkeys(MOTIONS, _motion)
     if suffix not in readers:
         raise ComoviError(f"{path} is of a kind that comovi does not know; it knows {', '.join(sorted(readers))}.")
     try:
@@ -68,16 +72,51 @@ def _checkpoint(path: Path) -> list[str]:
     return inspect_checkpoint(path).lines()
 
 
+def _pickled(path: Path) -> list[str]:
+    return _motion_or(_checkpoint, path)
+
+
+def _pickled_body(path: Path) -> list[str]:
+    return _motion_or(_body, path)
+
+
+def _motion_or(other: Callable[[Path], list[str]], path: Path) -> list[str]:
+    """What `other` says; where it refuses the file, the results of an estimator in it, if there are any."""
+    try:
+        return other(path)
+    except ComoviError as refusal:
+        try:
+            return _motion(path)
+        except ComoviError:
+            raise refusal from None
+
+
+def _motion(path: Path) -> list[str]:
+    from .motion_io import FORMATS, read_motion
+
+    found = read_motion(path)
+    motion = found.motion
+    first = f"motion file of kind {found.format}: {FORMATS[found.format].description}"
+    seconds = len(motion) / motion.fps
+    return [first, f"{len(motion)} frames, {seconds:.2f} s, body {motion.body_model!r}", *found.notes]
+
+
 def _arrays(path: Path) -> list[str]:
     from .body.motion import BodyMotion, load_arrays
 
-    arrays = load_arrays(path)
+    try:
+        arrays = load_arrays(path)
+    except ComoviError as refusal:  # pickled lists, as CoMoVi's training data have them
+        return _motion_or(partial(_refuse, refusal), path)
     if "v_template" in arrays:
         return _body(path)
     if "global_orient" not in arrays:
-        if {"poses", "trans"} <= arrays.keys():
-            return [f"motion in AMASS keys, {len(arrays['poses'])} frames; comovi map needs our own keys beside them"]
-        raise ComoviError(f"{path} holds neither a motion nor a body; its arrays are {', '.join(sorted(arrays)[:8])}.")
+        refusal = ComoviError(
+            f"{path} holds neither a motion nor a body; its arrays are {', '.join(sorted(arrays)[:8])}."
+        )
+        return _motion_or(partial(_refuse, refusal), path)
+    if "body_pose" in arrays and arrays["body_pose"].ndim != 4:
+        return _motion(path)  # axis-angle: another program's
     motion = BodyMotion.from_arrays(arrays, str(path))
     seconds = len(motion) / motion.fps
     figure = "set" if motion.betas.any() else "zero"
@@ -95,6 +134,10 @@ def _arrays(path: Path) -> list[str]:
     if "poses" in arrays:
         lines.append("also in AMASS keys, for other tools")
     return [*lines, *(f"{key}: {str(value)[:100]}" for key, value in list(motion.provenance.items())[:12])]
+
+
+def _refuse(error: ComoviError, path: Path) -> list[str]:
+    raise error
 
 
 def _body(path: Path) -> list[str]:
@@ -158,4 +201,7 @@ def _json(path: Path) -> list[str]:
         return [f"the description of a golden file; run: comovi verify {path.with_suffix('.safetensors')}"]
     if "weight_map" in content:
         return _tensors(path)
-    return [f"JSON with the keys {', '.join(list(content)[:12]) or '(none)'}"]
+    try:
+        return _motion(path)
+    except ComoviError:
+        return [f"JSON with the keys {', '.join(list(content)[:12]) or '(none)'}"]

@@ -96,7 +96,7 @@ def test_an_amass_file_is_recognised(tmp_path):
 def test_other_files_are_refused_in_words(tmp_path):
     cases = {
         "pictures": {"pictures": np.zeros(3)},
-        "n one of 72": {"poses": np.zeros((4, 66)), "trans": np.zeros((4, 3)), "fps": np.array(30)},
+        "n one of 66": {"poses": np.zeros((4, 67)), "trans": np.zeros((4, 3)), "fps": np.array(30)},
         "trans": {"poses": np.zeros((4, 72)), "fps": np.array(30)},
         "NaN": {"poses": np.full((4, 72), np.nan), "trans": np.zeros((4, 3)), "fps": np.array(30)},
         "must be numbers": {"poses": np.array(["a"]), "trans": np.zeros((4, 3)), "fps": np.array(30)},

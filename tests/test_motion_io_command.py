@@ -65,3 +65,20 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(100))
     assert_refused(capsys, tmp_path, ["convert", *argv], words)
+
+
+def test_info_says_what_any_motion_file_is(tmp_path):
+    from comfyui_comovi.comovi_model.info import describe
+
+    suffixes = {"bvh": "bvh", "usda": "usda", "pc2": "pc2", "obj": "zip", "joints": "npy", "humanml3d": "npy",
+                "json": "json", "gvhmr_pt": "pt", "wham_joblib": "pkl", "tram": "npy", "comovi_smpl_npz": "npz",
+                "comovi_smpl_json": "json", "smpl_npz": "npz", "amass": "npz", "smplx": "npz",
+                "gltf": "gltf"}  # fmt: skip
+    corpus = motion_files.corpus(BODY, tmp_path)
+    for name, suffix in suffixes.items():
+        kind, content = corpus[name]
+        path = tmp_path / f"file.{suffix}"
+        path.write_bytes(content)
+        lines = describe(path)
+        assert f"motion file of kind {kind}" in lines[1], name
+        assert any("per second" in line for line in lines), name

@@ -129,11 +129,14 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+_PythonUnpickler: Any = pickle._Unpickler  # public only as the fallback of the C one
+
+
+class ArrayUnpickler(_PythonUnpickler):
     """Knows arrays, numbers and plain containers; subclasses add names to `allowed`."""
 
     allowed: ClassVar[dict[tuple[str, str], Any]] = ALLOWED
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.allowed:

@@ -180,7 +180,7 @@ def _animation(gltf: Gltf) -> tuple[list[np.ndarray], dict[tuple[int, str], _Tra
     for channel in inside.items("channels"):
         target = channel.get("target")
         path = target.get("path") if isinstance(target, dict) else None
-        if path not in ("translation", "rotation", "scale"):
+        if not isinstance(target, dict) or path not in ("translation", "rotation", "scale"):
             continue
         sampler = inside.item("samplers", channel.get("sampler"))
         for key in ("input", "output"):

@@ -52,11 +52,11 @@ class _Tensor:
         if not isinstance(storage, _Storage):
             raise ValueError("tensor without a storage")
         self.storage = storage
-        self.layout = [int(offset), [int(side) for side in size], [int(step) for step in stride]]
+        self.offset, self.size, self.stride = int(offset), [int(side) for side in size], [int(step) for step in stride]
 
     def array(self) -> np.ndarray:
         """A view, so that a tensor that repeats its numbers (stride 0) stays small."""
-        offset, size, stride = self.layout
+        offset, size, stride = self.offset, self.size, self.stride
         numbers = self.storage.numbers()
         if len(size) != len(stride) or len(size) > 16 or min([offset, *size, *stride]) < 0:
             raise ValueError("a tensor has an impossible layout")

@@ -90,7 +90,7 @@ def read_motion(
             name, content = _opened(path, format)
             motion, notes = _read(name, content, path, body, wish, how)
     except ComoviError as error:
-        text = str(error)
+        text = " ".join(str(error).split())  # numbers of a file may be printed over several lines
         raise ComoviError(text if str(path) in text else f"{path}: {text}") from None
     except Refused as error:
         raise ComoviError(f"{path}: {error}, which no motion needs; do not trust this file.") from None
