@@ -53,12 +53,11 @@ def test_any_motion_comes_out_sound(body, seed):
     settings = CleanSettings(
         **switches, steady_depth=depth, smoothing=str(rng.choice(SMOOTHINGS)), strength=float(rng.choice([0, 0.4, 1]))
     )
-    try:
-        result = clean_motion(motion, body, settings)
-    except ComoviError as error:
-        assert "no frame of the motion is valid" in str(error)
-        assert not motion.valid.any()
+    if settings.fill and not bool(motion.valid.any()):
+        with pytest.raises(ComoviError, match="no frame of the motion is valid"):
+            clean_motion(motion, body, settings)
         return
+    result = clean_motion(motion, body, settings)
     cleaned = result.motion
     assert torch.isfinite(cleaned.transl).all()
     assert rotation_error(cleaned.rotations.double()).max() < 1e-4
