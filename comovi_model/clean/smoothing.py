@@ -19,18 +19,13 @@ import torch
 from torch import Tensor
 
 from ..body.motion import BodyMotion
-from ..body.rotations import continuous_quaternions, matrix_to_quaternion, quaternion_to_matrix, slerp
+from ..body.rotations import continuous_quaternions, matrix_to_quaternion, quaternion_to_matrix
 from ..errors import ComoviError
 from .gaps import valid_frames
 from .history import noted
-from .manifold import (
-    filter_path,
-    filter_rotations,
-    regression_coefficients,
-    relative_log,
-    step_from,
-    window_index,
-)
+from .manifold import filter_path, filter_rotations, regression_coefficients, window_index
+from .one_euro import filter_path as filter_place
+from .one_euro import filter_turns
 
 METHODS = ("paper", "savgol", "gaussian", "one-euro")
 KERNEL = (2, 3, 2, 3, 2)  # twelfths
@@ -114,53 +109,13 @@ def one_euro(
     Speed is in radians (metres for the path) per second. Run forward it lags, so it is also run backward and the two
     answers meet half-way; `causal` leaves the lag in, as a live stream would have it.
     """
-    rate = motion.fps
-    valid = valid_frames(motion)
-    rotations = motion.rotations.double()
-    path = motion.transl.double()
-
-    def run(values: Tensor, pull: Callable[[Tensor, Tensor], Tensor], push: Callable[[Tensor, Tensor], Tensor]):
-        forward = _one_euro_pass(values, valid, rate, min_cutoff, beta, pull, push)
-        if causal:
-            return forward, forward
-        backward = _one_euro_pass(values.flip(0), valid.flip(0), rate, min_cutoff, beta, pull, push).flip(0)
-        return forward, backward
-
-    forward, backward = run(rotations, relative_log, step_from)
-    turned = slerp(forward, backward, 0.5)
+    valid, rate = valid_frames(motion), motion.fps
+    turned = filter_turns(motion.rotations, valid, rate, min_cutoff, beta, causal)
+    path = motion.transl
     if root_path:
-        forward, backward = run(path[:, None], lambda a, b: b - a, lambda a, b: a + b)
-        path = (forward + backward)[:, 0] / 2
+        path = filter_place(motion.transl, valid, rate, min_cutoff, beta, causal)
     note = {"smooth": "one-euro", "min_cutoff": min_cutoff, "beta": beta, "causal": causal}
     return _smoothed(motion, turned, path, note)
-
-
-def _one_euro_pass(
-    values: Tensor,
-    valid: Tensor,
-    rate: float,
-    min_cutoff: float,
-    beta: float,
-    pull: Callable[[Tensor, Tensor], Tensor],
-    push: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """One direction over values (F, J, ...); pull(a, b) is the step (J, 3) from a to b, push takes it."""
-    first = int(valid.int().argmax())
-    state, speed = values[first], torch.zeros_like(pull(values[first], values[first]))
-    last_input, filtered = values[first], []
-    for frame in range(len(values)):
-        if bool(valid[frame]):
-            speed = speed + _share(1.0, rate) * (pull(last_input, values[frame]) * rate - speed)
-            cutoff = min_cutoff + beta * speed.norm(dim=-1, keepdim=True)
-            state = push(state, _share(cutoff, rate) * pull(state, values[frame]))
-            last_input = values[frame]
-        filtered.append(state)
-    return torch.stack(filtered)
-
-
-def _share(cutoff: Tensor | float, rate: float) -> Tensor | float:
-    """How much of the way a first-order low-pass goes in one frame."""
-    return 1 / (1 + rate / (2 * math.pi * cutoff))
 
 
 def _regression(
