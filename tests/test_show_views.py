@@ -16,7 +16,8 @@ from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.show.painter import Painter
 from comfyui_comovi.comovi_model.show.sheet import _stations, chosen_frames, draw_sheet
 from comfyui_comovi.comovi_model.show.stage import cast_shadows, draw_floor, draw_scene, orbit_view
-from comfyui_comovi.comovi_model.show.turntable import VIEWS, camera_targets, fitting_distance, iter_views, stand
+from comfyui_comovi.comovi_model.show.standing import stand
+from comfyui_comovi.comovi_model.show.turntable import VIEWS, camera_targets, fitting_distance, iter_views
 
 BODY = toy_body()
 SIZE = 96
@@ -29,6 +30,11 @@ def walking(frames: int = 9, metres: float = 2.0, heading: float = 0.0) -> BodyM
     rotations[:, 0] = turn
     path = torch.linspace(0, metres, frames)[:, None] * turn[:, 2]
     return BodyMotion(rotations, torch.zeros(10), path, "yup")
+
+
+def whole(standing) -> torch.Tensor:
+    """(F, V, 3)"""
+    return standing.vertices(range(len(standing.motion)))
 
 
 def body_pixels(picture: torch.Tensor) -> torch.Tensor:
@@ -109,7 +115,8 @@ def test_the_camera_follows_who_walks_and_stands_for_who_does_not():
 def test_a_motion_stands_level_on_the_floor_and_faces_the_viewer():
     for heading in (0.0, 110.0):
         standing = stand(walking(9, heading=heading), BODY)
-        assert standing.vertices[..., 1].min() == pytest.approx(0, abs=1e-5)
+        assert standing.low[1] == pytest.approx(0, abs=1e-5)
+        assert torch.equal(torch.stack(list(standing.each())), whole(standing))
         assert torch.allclose(standing.motion.rotations[0, 0], torch.eye(3), atol=1e-5)
         assert standing.joints[-1, 0, 2] - standing.joints[0, 0, 2] == pytest.approx(2.0, abs=1e-4)
         assert standing.joints[0, 0, [0, 2]].norm() < 1e-5
@@ -120,12 +127,12 @@ def test_a_motion_stands_level_on_the_floor_and_faces_the_viewer():
     camera = replace(world.moved(look, torch.tensor([0, 0, 5.0]), pelvis), frame="camera",
                      camera=Camera.from_focal(100, 64, 64))  # fmt: skip
     told = stand(with_camera_up(camera, look[:, 1]), BODY)
-    assert (told.vertices - stand(world, BODY).vertices).abs().max() < 1e-4
-    assert (stand(camera, BODY).vertices - stand(world, BODY).vertices).abs().max() > 0.3
+    assert (whole(told) - whole(stand(world, BODY))).abs().max() < 1e-4
+    assert (whole(stand(camera, BODY)) - whole(stand(world, BODY))).abs().max() > 0.3
 
 
 def test_shadows_lie_under_the_body_and_fade_when_it_jumps():
-    vertices = stand(walking(1), BODY).vertices
+    vertices = whole(stand(walking(1), BODY))
     shadows = cast_shadows(BODY, vertices)
     sole = vertices[0][vertices[0, :, 1] < 0.03][:, [0, 2]].mean(0)
     far = sole + torch.tensor([3.0, 3.0])
@@ -148,7 +155,7 @@ def test_lines_on_the_floor_are_half_a_metre_apart():
 
 
 def test_ghosts_let_the_floor_through_and_the_nearer_body_hides_the_farther():
-    one = stand(walking(1, 0.0), BODY).vertices
+    one = whole(stand(walking(1, 0.0), BODY))
     view = orbit_view(torch.tensor([0.0, 0.8, 0.0]), 0, 0, 6.0, 30, SIZE, SIZE)
     painter = Painter(BODY)
     solid = draw_scene(painter, one, view, torch.zeros(3))
@@ -186,7 +193,7 @@ def test_impossible_views_are_refused(change, message):
 
 
 def test_fitting_distance_is_where_the_margin_just_holds():
-    vertices = stand(walking(3), BODY).vertices
+    vertices = whole(stand(walking(3), BODY))
     targets = camera_targets(stand(walking(3), BODY))
 
     def cameras(distance):

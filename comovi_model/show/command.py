@@ -18,11 +18,11 @@ from ..files import require_place
 from ..images import write_image
 from ..motion_io.adapt import for_body
 from ..motion_io.reading import read_motion
-from ..video import read_video, write_video
+from ..video import video_facts, write_video
 from .compare import compare_motions, draw_comparison
 from .overlay import iter_overlay, poses_of_pictures
 from .page import write_page
-from .page_video import page_video
+from .page_video import page_video, video_frames
 from .path_plot import draw_path_plot
 from .sheet import draw_sheet
 from .turntable import VIEWS, iter_views
@@ -136,17 +136,16 @@ def _make(request: _Request, what: str) -> list[str]:
 
 def _write_overlay(request: _Request) -> list[str]:
     assert request.video is not None
-    frames, fps = read_video(request.video)
+    count, width, height, fps = video_facts(request.video)
     motion, notes = request.motion, []
-    total = len(poses_of_pictures(motion, len(frames)))
-    if len(frames) == len(motion) and abs(fps - motion.fps) > 0.01 * fps:
+    total = len(poses_of_pictures(motion, count))
+    if count == len(motion) and abs(fps - motion.fps) > 0.01 * fps:
         notes.append(f"the video has {fps:g} frames per second and the motion {motion.fps:g}; they go frame by frame.")
-    height, width = (side - side % 2 for side in frames.shape[1:3])  # H.264 needs even sides
-    pictures = iter_overlay(
-        torch.from_numpy(frames), motion, request.body, opacity=request.opacity, style=request.style
-    )
-    cut = (picture[:height, :width] for picture in pictures)
-    write_video(request.out, _counted(cut, total, "overlay"), fps if len(frames) > 1 else motion.fps)
+    width, height = width - width % 2, height - height % 2  # H.264 needs even sides
+    frames = (torch.from_numpy(frame) for frame in video_frames(request.video))
+    drawn = iter_overlay(frames, count, motion, request.body, opacity=request.opacity, style=request.style)
+    cut = (picture[:height, :width] for picture in drawn)
+    write_video(request.out, _counted(cut, total, "overlay"), fps if count > 1 else motion.fps)
     return notes
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..body.cameras import Camera
 from ..body.frames import check_same_body, in_frame
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel, pose_body
@@ -36,39 +35,51 @@ def overlay_motion(
     motion.source_index says it, and pictures that it does not name stay as they are. Poses marked as not valid are
     placeholders and are not drawn. on_frame(done, total) is called after every picture; what it raises ends the work.
     """
-    pose_of = poses_of_pictures(motion, len(frames))
-    result = frames.new_empty(len(pose_of), *frames.shape[1:], dtype=torch.float32)
-    for number, picture in enumerate(iter_overlay(frames, motion, body, opacity=opacity, style=style)):
+    if frames.dim() != 4 or frames.shape[-1] != 3 or not frames.numel():
+        raise ComoviError(f"the video must be pictures (frames, height, width, 3), got {tuple(frames.shape)}.")
+    total = len(poses_of_pictures(motion, len(frames)))
+    result = frames.new_empty(total, *frames.shape[1:], dtype=torch.float32)
+    drawn = iter_overlay(iter(frames), len(frames), motion, body, opacity=opacity, style=style)
+    for number, picture in enumerate(drawn):
         result[number] = picture.to(result.device)
         if on_frame is not None:
-            on_frame(number + 1, len(result))
+            on_frame(number + 1, total)
     return result
 
 
 def iter_overlay(
-    frames: Tensor, motion: BodyMotion, body: BodyModel, *, opacity: float = 0.7, style: str = "solid"
+    frames: Iterator[Tensor],
+    count: int,
+    motion: BodyMotion,
+    body: BodyModel,
+    *,
+    opacity: float = 0.7,
+    style: str = "solid",
 ) -> Iterator[Tensor]:
-    """As overlay_motion, but yields one picture (H, W, 3) after the other, so that no second video lies in memory.
-    uint8 frames are taken, too."""
+    """As overlay_motion for a video that is not in memory: takes and yields one picture (H, W, 3) after the other.
+    `count` is the number of pictures; they may be uint8."""
     check_style(style)
-    if frames.dim() != 4 or frames.shape[-1] != 3 or not frames.numel():
-        raise ComoviError(f"the video must be pictures (frames, height, width, 3), got {tuple(frames.shape)}.")
     if not 0 <= opacity <= 1:
         raise ComoviError(f"opacity must lie between 0 (video alone) and 1 (body alone), got {opacity}.")
-    pose_of = poses_of_pictures(motion, len(frames))
-    motion, camera = _seen(motion, body, frames.shape[1], frames.shape[2])
+    pose_of = poses_of_pictures(motion, count)
+    motion = _seen(motion, body)
+    assert motion.camera is not None
     device, painter = body.v_template.device, Painter(body, style)
     motion = motion.to(device)
     assert motion.valid is not None
     drawable = motion.valid.tolist()
+    given = next(frames)
     for number, pose in enumerate(pose_of):
-        picture = frames[number if len(frames) > 1 else 0].to(device)
+        given = next(frames) if 0 < number < count else given  # one picture serves every pose
+        picture = given.to(device)
         picture = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
         if pose >= 0 and drawable[pose]:
             one = motion.slice(pose, pose + 1)
+            assert one.camera is not None
             vertices = pose_body(body, one.rotations, one.betas, one.transl).vertices[0]
-            K = camera.K if camera.K.dim() == 2 else camera.K[pose]
-            painted = painter.paint(vertices, K.to(vertices), frames.shape[1], frames.shape[2])
+            height, width = picture.shape[:2]
+            K = one.camera.resized(width, height).K.reshape(3, 3)
+            painted = painter.paint(vertices, K.to(vertices), height, width)
             picture = opacity * painted[..., :3] + (1 - opacity * painted[..., 3:]) * picture
         yield picture
 
@@ -91,15 +102,12 @@ def poses_of_pictures(motion: BodyMotion, pictures: int) -> list[int]:
     return pose_of
 
 
-def _seen(motion: BodyMotion, body: BodyModel, height: int, width: int) -> tuple[BodyMotion, Camera]:
-    """The motion in the camera frame and its camera for pictures of this size."""
+def _seen(motion: BodyMotion, body: BodyModel) -> BodyMotion:
+    """The motion in the camera frame."""
     check_same_body(body, motion)
     if motion.camera is None:
         raise ComoviError(
             f'the motion (in frame "{motion.frame}") has no camera, so its place in the picture is not known; '
             "use a motion that was recovered from this video."
         )
-    if motion.frame != "camera":
-        motion = in_frame(motion, body.to(motion.rotations.device), "camera")
-    assert motion.camera is not None
-    return motion, motion.camera.resized(width, height)
+    return motion if motion.frame == "camera" else in_frame(motion, body.to(motion.rotations.device), "camera")

@@ -9,39 +9,24 @@ from __future__ import annotations
 import base64
 import html
 import json
-import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..body.cameras import frame_rotation
 from ..body.files.glb import glb_bytes
-from ..body.frames import in_frame, on_floor
+from ..body.frames import pelvis_at_rest
 from ..body.motion import BodyMotion
-from ..body.smpl import BodyModel, pose_body
-from ..body.upright import levelled
+from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from ..files import atomic_path
 from .page_video import PageVideo
+from .standing import Standing, heading, stand
 from .turntable import STILL
 
 PLAYER = Path(__file__).parent / "player"
 LARGEST_PAGE = 256 * 2**20  # bytes; browsers give up on larger ones
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What the page shows in 3D."""
-
-    motion: BodyMotion  # frame "yup", on the floor
-    shift: Tensor  # (3,) from the origin of the motion's own frame (turned upright) to that of the page
-    vertices: Tensor  # (F, V, 3)
-    joints: Tensor  # (F, 24, 3)
 
 
 def write_page(
@@ -67,14 +52,14 @@ def page_text(
 ) -> str:
     """The HTML of the page. `name` is what a saved GLB file is called."""
     body, motion = body.to("cpu"), motion.to("cpu")
-    scene = _scene(motion, body)
-    glb = glb_bytes(scene.motion, body, floor=False)
+    standing = stand(motion, body, turned=False)
+    glb = glb_bytes(standing.motion, body, floor=False)
     info = {
         "name": re.sub(r"[^\w.-]+", "_", name)[:80] or "motion",
         "frames": len(motion),
         "fps": motion.fps,
-        **_place(scene),
-        "camera": _camera(motion, scene),
+        **_place(standing),
+        "camera": _camera(motion, standing),
         "movie": None if video is None else {"type": video.type, "times": video.times_of(motion)},
     }
     fields = {
@@ -104,34 +89,21 @@ def _part(name: str) -> str:
         raise ComoviError(f"{path}: the player is missing from the package ({error}); install it again.") from None
 
 
-def _scene(motion: BodyMotion, body: BodyModel) -> _Scene:
-    upright = in_frame(levelled(motion, body), body, "yup")
-    standing = on_floor(upright, body)
-    pieces = [standing.slice(start, start + 16) for start in range(0, len(standing), 16)]
-    posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
-    shift = standing.transl[0] - upright.transl[0]  # the pelvis at rest is the same for both
-    return _Scene(standing, shift, torch.cat([p.vertices for p in posed]), torch.cat([p.joints for p in posed]))
-
-
-def _place(scene: _Scene) -> dict[str, Any]:
+def _place(standing: Standing) -> dict[str, Any]:
     """Where the views look: middle and half size of the clip, reach of the body round its pelvis, first heading."""
-    low, high = scene.vertices.amin((0, 1)), scene.vertices.amax((0, 1))
-    pelvis = scene.joints[:, :1]
-    reach = (scene.vertices - pelvis)[..., [0, 2]].norm(dim=-1).max()
-    path = pelvis[:, 0, [0, 2]]
+    low, high = standing.low, standing.high
+    path = standing.joints[:, 0][:, [0, 2]]
     walks = float((path - (path.amin(0) + path.amax(0)) / 2).norm(dim=1).max()) > STILL
-    assert scene.motion.valid is not None
-    ahead = scene.motion.rotations[int(scene.motion.valid.float().argmax()), 0, :, 2]
     return {
         "centre": _rounded([float(low[0] + high[0]) / 2, float(high[1]) / 2, float(low[2] + high[2]) / 2]),
         "size": round(float((high - low)[[0, 2]].norm()), 4),
-        "reach": round(float(reach), 4),
+        "reach": round(standing.reach, 4),
         "walks": walks,
-        "facing": round(math.atan2(float(ahead[0]), float(ahead[2])), 4),
+        "facing": round(heading(standing.motion), 4),
     }
 
 
-def _camera(motion: BodyMotion, scene: _Scene) -> dict[str, Any] | None:
+def _camera(motion: BodyMotion, standing: Standing) -> dict[str, Any] | None:
     """The camera of the motion in the page's world; its axes as three.js has them: right, up, backward. A camera that
     zooms is left out, because the view of the page does not."""
     if motion.camera is None or motion.frame != "camera":
@@ -141,14 +113,14 @@ def _camera(motion: BodyMotion, scene: _Scene) -> dict[str, Any] | None:
         if bool((K - K[:1]).abs().max() > 1e-3 * K[0, 0, 0]):
             return None
         K = K[0]
-    turn = scene.motion.rotations[0, 0] @ motion.rotations[0, 0].T  # camera -> world
-    axes = turn @ frame_rotation("yup", "camera")
+    turn = standing.motion.rotations[0, 0] @ motion.rotations[0, 0].T  # camera -> world
+    seen = pelvis_at_rest(standing.body, motion) + motion.transl[0]  # the first pelvis in the camera's eyes
     return {
-        "axes": [_rounded(row, 6) for row in axes.tolist()],
+        "axes": [_rounded(row, 6) for row in (turn @ frame_rotation("yup", "camera")).tolist()],
         "K": [_rounded(row, 3) for row in K.tolist()],
         "width": motion.camera.width,
         "height": motion.camera.height,
-        "position": _rounded(scene.shift.tolist(), 5),
+        "position": _rounded((standing.joints[0, 0] - turn @ seen).tolist(), 5),
     }
 
 

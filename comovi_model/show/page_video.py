@@ -64,7 +64,7 @@ def page_video(path: str | os.PathLike[str]) -> PageVideo:
     kind = PLAYED.get((facts["container"], facts["codec"]))
     if kind and facts["pixels"] in PLAYED_PIXELS and path.stat().st_size <= LARGEST_COPIED:
         return PageVideo(path.read_bytes(), kind, facts["frames"], facts["fps"])
-    return encoded(_frames(path), facts["fps"])
+    return encoded(video_frames(path), facts["fps"])
 
 
 def encoded(frames: Any, fps: float) -> PageVideo:
@@ -95,12 +95,16 @@ def _shrunk(frame: Any) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
+def video_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 of the first video stream, one after the other."""
     import av
 
-    with av.open(str(path)) as container:
-        for frame in container.decode(container.streams.video[0]):
-            yield frame.to_ndarray(format="rgb24")
+    try:
+        with av.open(os.fspath(path)) as container:
+            for frame in container.decode(container.streams.video[0]):
+                yield frame.to_ndarray(format="rgb24")
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, error) from error
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -118,7 +122,11 @@ def _facts(path: Path) -> dict[str, Any]:
             codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
             count = sum(packet.size > 0 for packet in container.demux(stream))
     except av.error.FFmpegError as error:
-        raise ComoviError(f"video {path} cannot be read ({error.strerror or error}); is it a complete file?") from error
+        raise _unreadable(path, error) from error
     if not count or not fps:
         raise ComoviError(f"video {path} has no frames that can be read; is it a complete file?")
     return {"container": kind, "codec": codec, "pixels": pixels, "frames": count, "fps": fps}
+
+
+def _unreadable(path: str | os.PathLike[str], error: Any) -> ComoviError:
+    return ComoviError(f"video {path} cannot be read ({error.strerror or error}); is it a complete file?")

@@ -16,7 +16,7 @@ from ..clean.feet import contacts_of, floor_height, skate, skeleton
 from .chart import Axes, Page, padded, runs
 from .lettering import INK, LEFT, PALE_INK, RIGHT
 from .sheet import facts
-from .turntable import Standing, stand
+from .standing import Standing, stand
 
 FEET = {"left": (7, 10), "right": (8, 11)}  # ankle and toe joints
 COLUMNS = {"left": [0, 1], "right": [2, 3]}  # of the contacts

@@ -18,7 +18,8 @@ from ..errors import ComoviError
 from .lettering import INK, PALE_INK, PAPER, RULE, fit_text, font
 from .painter import Painter
 from .stage import View, draw_scene, light_beside, orbit_view
-from .turntable import FOV, Standing, fitting_distance, stand
+from .standing import Standing, stand
+from .turntable import FOV, fitting_distance
 
 MARGIN, GAP = 36, 8  # pixels
 STEP = 0.42  # metres between the ghosts of a person who walks; who stays in place is drawn side by side instead
@@ -45,7 +46,7 @@ def draw_sheet(
     frames = chosen_frames(standing, poses)
     painter = Painter(body, style)
     inner = width - 2 * MARGIN
-    cell = (inner - GAP * (len(frames) - 1)) // len(frames)
+    cell = min((inner - GAP * (len(frames) - 1)) // len(frames), inner // 4)
     tall = round(cell * 1.55)
     wide = round(inner * 0.36)
     top = MARGIN + (66 if title else 34)
@@ -98,7 +99,7 @@ def _ghosts(painter: Painter, standing: Standing, poses: int, height: int, width
     walked = _stations(standing, poses)
     frames = walked or chosen_frames(standing, poses)
     shift = torch.zeros(len(frames), 3) if walked else _side_by_side(standing, frames)
-    vertices = standing.vertices[frames] + shift[:, None]
+    vertices = standing.vertices(frames) + shift[:, None]
     low, high = vertices.amin((0, 1)), vertices.amax((0, 1))
     target = torch.stack([(low[0] + high[0]) / 2, high[1] * 0.46, (low[2] + high[2]) / 2])
     azimuth = _broadside(standing, shift, frames)
@@ -141,7 +142,7 @@ def _side_by_side(standing: Standing, frames: list[int]) -> Tensor:
     """Shifts (N, 3) that set the poses in a row, the first at the left for who stands in front of the person."""
     across = torch.tensor([1.0, 0.0, 0.0])  # to the right in a picture taken from the front
     place = standing.joints[frames, 0] * torch.tensor([1.0, 0.0, 1.0])
-    reach = (standing.vertices[frames] - place[:, None]) @ across  # (N, V)
+    reach = (standing.vertices(frames) - place[:, None]) @ across  # (N, V)
     left, right = -reach.amin(1), reach.amax(1)
     steps = torch.maximum(right[:-1] + left[1:] + 0.06, torch.full_like(right[1:], 0.55))
     row = torch.cat([torch.zeros(1), steps.cumsum(0)])
@@ -183,7 +184,7 @@ def _strip(
     painter: Painter, standing: Standing, frames: list[int], azimuth: float, height: int, width: int
 ) -> list[Tensor]:
     """Every pose by itself, all at one scale."""
-    vertices = standing.vertices[frames]
+    vertices = standing.vertices(frames)
     targets = standing.joints[frames, 0].clone()
     targets[:, 1] = float(vertices[..., 1].max()) / 2
 

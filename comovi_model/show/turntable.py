@@ -6,23 +6,20 @@ Letters: F frames, V vertices, H x W pixels. World: y up, floor at y = 0, metres
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..body.frames import check_same_body, in_frame, on_floor, pelvis_at_rest
 from ..body.motion import BodyMotion
-from ..body.rotations import axis_angle_to_matrix
-from ..body.smpl import BodyModel, pose_body
-from ..body.upright import levelled
+from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .lettering import font
 from .painter import Painter, check_style
 from .stage import View, draw_scene, light_beside, orbit_view
+from .standing import Standing, stand
 
 VIEWS = {  # name -> degrees round the person (0 is in front, 90 the person's left), degrees above the floor
     "turntable": (0.0, 12.0),
@@ -37,32 +34,6 @@ FOV = 26.0  # degrees; narrow, so that limbs keep their proportions
 STILL = 0.6  # metres: a pelvis that strays less from its middle is watched by a camera that does not follow
 FOLLOW_SECONDS = 0.45  # of the smoothing of the following camera
 PLACEHOLDER = (0.72, 0.72, 0.72)  # colour of poses that are marked as not valid
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A motion on the floor, with its surface."""
-
-    motion: BodyMotion  # frame "yup"
-    vertices: Tensor  # (F, V, 3)
-    joints: Tensor  # (F, 24, 3)
-
-
-def stand(motion: BodyMotion, body: BodyModel) -> Standing:
-    """Puts a motion of any frame upright on the floor, the person of the first valid pose looking along +z, with the
-    first pelvis above the origin. A camera is taken to be level, unless the motion says where up is."""
-    body, motion = body.to("cpu"), motion.to("cpu")
-    check_same_body(body, motion)
-    upright = on_floor(in_frame(levelled(motion, body), body, "yup"), body)
-    assert upright.valid is not None
-    ahead = upright.rotations[int(upright.valid.float().argmax()), 0, :, 2]
-    facing = math.atan2(float(ahead[0]), float(ahead[2]))
-    turn = axis_angle_to_matrix(torch.tensor([0.0, -facing, 0.0]))
-    upright = upright.moved(turn, torch.zeros(3), pelvis_at_rest(body, upright))
-    pieces = [upright.slice(start, start + 16) for start in range(0, len(upright), 16)]
-    posed = [pose_body(body, piece.rotations, piece.betas, piece.transl) for piece in pieces]
-    vertices, joints = torch.cat([p.vertices for p in posed]), torch.cat([p.joints for p in posed])
-    return Standing(upright, vertices, joints)
 
 
 def iter_views(
@@ -104,44 +75,44 @@ def iter_views(
             for target, angle in zip(targets, angles, strict=True)
         ]
 
-    distance = fitting_distance(standing.vertices, cameras(1.0))
+    distance = fitting_distance(standing.each(), cameras(1.0))
     light = light_beside(azimuth)
-    for frame, camera in enumerate(cameras(distance)):
+    for frame, (camera, vertices) in enumerate(zip(cameras(distance), standing.each(), strict=True)):
         one = painter if standing.motion.valid[frame] else pale
-        picture = draw_scene(one, standing.vertices[frame : frame + 1], camera, targets[frame], towards=light).clamp(
-            0, 1
-        )
+        picture = draw_scene(one, vertices[None], camera, targets[frame], towards=light).clamp(0, 1)
         yield captioned(picture, frame, motion.fps) if captions else picture
 
 
 def camera_targets(standing: Standing, follow: bool = True) -> Tensor:
     """Where the camera looks in every frame, (F, 3): half-way up the clip's highest point, above the person."""
-    top = float(standing.vertices[..., 1].max())
     place = standing.joints[:, 0]
     middle = (place.amin(0) + place.amax(0)) / 2
     if follow and float((place - middle)[:, [0, 2]].norm(dim=1).max()) > STILL:
         target = _smoothed(place, FOLLOW_SECONDS * standing.motion.fps)
     else:
         target = middle.expand_as(place).clone()
-    target[:, 1] = top / 2
+    target[:, 1] = standing.high[1] / 2
     return target
 
 
 def _smoothed(path: Tensor, sigma: float) -> Tensor:
     """(F, 3) smoothed over time: straight lines fitted under a bell, so that the ends of a walk do not lag behind."""
-    time = torch.arange(len(path), dtype=torch.float64)
-    offset = time[None] - time[:, None]  # (F, F)
-    weights = torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2)
-    mean = (weights * offset).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    radius = max(1, math.ceil(3 * sigma))
+    offset = torch.arange(-radius, radius + 1)
+    index = torch.arange(len(path))[:, None] + offset  # (F, W)
+    there = (index >= 0) & (index < len(path))
+    weights = torch.exp(-0.5 * (offset.double() / max(sigma, 1e-3)) ** 2) * there
+    weights = weights / weights.sum(1, keepdim=True)
+    mean = (weights * offset).sum(1, keepdim=True)
     spread = (weights * (offset - mean) ** 2).sum(1, keepdim=True).clamp_min(1e-9)
-    lines = weights / weights.sum(1, keepdim=True) - weights * (offset - mean) * mean / spread
-    return (lines @ path.double()).float()
+    lines = weights - weights * (offset - mean) * mean / spread
+    return torch.einsum("fw,fwc->fc", lines, path[index.clamp(0, len(path) - 1)].double()).float()
 
 
-def fitting_distance(vertices: Tensor, cameras: list[View], margin: float = 1.08) -> float:
-    """Metres from the target at which every camera, given at distance 1, sees its frame of (F, V, 3) whole."""
+def fitting_distance(bodies: Iterable[Tensor], cameras: list[View], margin: float = 1.08) -> float:
+    """Metres from the target at which every camera, given at distance 1, sees its body (V, 3) whole."""
     furthest = 0.0
-    for points, camera in zip(vertices, cameras, strict=True):
+    for points, camera in zip(bodies, cameras, strict=True):
         seen = camera.to_camera(points)
         across = seen[:, :2].abs() / camera.K[:2, 2] * camera.K[[0, 1], [0, 1]]  # depth at which it meets the border
         furthest = max(furthest, float((across.amax(1) * margin - seen[:, 2] + 1).max()))
