@@ -4,8 +4,7 @@ python comovi_client.py workflow.json --out results
 python comovi_client.py workflow.json --server 127.0.0.1:8188 --set KSampler.seed=7 --set 12.image=@photo.png
 
 workflow.json is in API format (in the web page: Workflow, Export (API)). As a library: ``Client(server).run(prompt)``.
-Exit status: 0 done, 1 the workflow failed while it ran, 2 it was refused or something given cannot be used,
-130 stopped by Ctrl-C (the server stops the workflow too).
+Exit status: 0 done, 1 failed while it ran, 2 refused or not usable, 130 stopped by Ctrl-C, on the server as well.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+Listener = Callable[["Event"], None]
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -56,9 +56,6 @@ class Event:
     image: bytes = b""
 
 
-Listener = Callable[[Event], None]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a finished workflow left: `outputs` as in /history (node: ui), `warnings` about dropped parts."""
@@ -69,8 +66,8 @@ class Outcome:
 
     def files(self, *, temporary: bool = False) -> list[tuple[str, Json]]:
         """(node, {"filename", "subfolder", "type"}) of every file that the outputs name."""
-        entries = ((node, e) for node, ui in self.outputs.items() for value in ui.values() for e in value)
-        files = ((node, e) for node, e in entries if isinstance(e, dict) and e.get("filename"))
+        entries = [(node, e) for node, ui in self.outputs.items() for value in ui.values() for e in value]
+        files = [(node, e) for node, e in entries if isinstance(e, dict) and e.get("filename")]
         return [(node, file) for node, file in files if temporary or file.get("type") != "temp"]
 
 
@@ -80,8 +77,9 @@ class WebSocket:
     def __init__(self, stream: socket.socket, host: str, path: str) -> None:
         self.stream, self.buffer = stream, b""
         lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}", "Sec-WebSocket-Version: 13"]
-        stream.sendall("\r\n".join([*lines, "", ""]).encode())
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
+        stream.sendall("\r\n".join(lines).encode())
         while b"\r\n\r\n" not in self.buffer:
             self.buffer += self._more()
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
@@ -99,7 +97,7 @@ class WebSocket:
         piece, self.buffer = self.buffer[:count], self.buffer[count:]
         return piece
 
-    def receive(self, timeout: float | None = None) -> tuple[bool, bytes]:
+    def receive(self, timeout: float) -> tuple[bool, bytes]:
         """The next message as (is text, payload). After `timeout` seconds without one: TimeoutError, and it is over."""
         self.stream.settimeout(timeout)
         message, kind = b"", 0
@@ -181,20 +179,19 @@ class Client:
         stored = json.loads(answer)
         return "/".join(part for part in (stored.get("subfolder"), stored["name"]) if part)
 
-    def queue(self, prompt: Json, **extra: Any) -> tuple[str, list[str]]:
-        """Queue a workflow: (prompt id, warnings about parts that the server left out)."""
+    def queue(self, prompt: Json, **extra: Any) -> tuple[str, Json]:
+        """Queue a workflow: (prompt id, node_errors of parts that the server leaves out)."""
         status, answer = self.post("/prompt", {"prompt": prompt, "client_id": self.id, **extra})
         try:
             said = json.loads(answer)
         except ValueError:
             raise ClientError(f"The server answered with status {status} and no JSON; is it ComfyUI?") from None
         errors, error = said.get("node_errors") or {}, said.get("error") or {}
-        lines = describe_node_errors(errors, prompt)
         if status == 200:
-            return said["prompt_id"], lines
+            return said["prompt_id"], errors
         error = error if isinstance(error, dict) else {"message": error}
         reason = ": ".join(str(error[key]) for key in ("message", "details") if error.get(key))
-        raise PromptRefused("\n".join(lines) or reason, errors)
+        raise PromptRefused("\n".join(describe_node_errors(errors, prompt)) or reason, errors)
 
     def listen(self) -> WebSocket:
         """Open the websocket; do it before queueing, so that no message is missed."""
@@ -206,14 +203,16 @@ class Client:
         except OSError as error:
             raise ClientError(f"No ComfyUI answers at {self.name} ({error}); is it running?") from error
 
-    def run(self, prompt: Json, on_event: Listener = lambda event: None, silence: float | None = None) -> Outcome:
-        """Queue a workflow, wait for its end and return its outputs. Ctrl-C stops it on the server as well.
-
-        `on_event` sees every message; `silence` is how many seconds may pass between two before TimeoutError.
-        """
-        channel, prompt_id = self.listen(), ""
+    def run(self, prompt: Json, on_event: Listener | None = None, silence: float = 1e6, partial=False) -> Outcome:
+        """Queue a workflow and wait for its end; Ctrl-C stops it on the server as well. `on_event` sees every message;
+        `silence`: seconds between two before TimeoutError; `partial`: run even where parts are not valid."""
+        channel, prompt_id, on_event = self.listen(), "", on_event or (lambda event: None)
         try:
-            prompt_id, warnings = self.queue(prompt)
+            prompt_id, errors = self.queue(prompt)
+            warnings = describe_node_errors(errors, prompt)
+            if warnings and not partial:
+                self.interrupt(prompt_id)
+                raise PromptRefused("\n".join(warnings), errors)
             event = Event("queued", {"prompt_id": prompt_id})
             while event.type not in ENDINGS or event.data.get("prompt_id") != prompt_id:
                 if event.data.get("prompt_id") in (None, prompt_id):  # not what another workflow does
@@ -329,7 +328,7 @@ def set_input(prompt: Json, setting: str, client: Client) -> str:
         with suppress(ValueError):
             value = json.loads(text)
     inputs[input_name] = value
-    return f"{node_name(prompt, node_id)}.{input_name} = {value}"
+    return f"{node_name(prompt, node_id)}.{input_name} = {value}\n"
 
 
 def read_workflow(path: Path | str) -> Json:
@@ -338,7 +337,7 @@ def read_workflow(path: Path | str) -> Json:
         prompt = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ClientError(f"{path} cannot be read as JSON: {error}.") from None
-    if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
+    if isinstance(prompt, dict) and "nodes" in prompt and "links" in prompt:
         raise ClientError(f"{path} is in the web page's own format; export it with Workflow, Export (API).")
     if not isinstance(prompt, dict) or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values()):
         raise ClientError(f"{path} is not a ComfyUI workflow in API format.")
@@ -369,6 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--upload", action="append", default=[], metavar="FILE", help=upload)
     add("--out", default=".", metavar="DIR", help="folder for the results (default: here)")
     add("--previews", action="store_true", help="fetch what nodes only preview, too")
+    add("--partial", action="store_true", help="run what is valid and leave the rest out")
     arguments = parser.parse_args(argv)
     try:
         client = Client(arguments.server)
@@ -379,10 +379,9 @@ def main(argv: list[str] | None = None) -> int:
                 inputs = node.get("inputs", {})
                 inputs.update({key: stored for key, value in inputs.items() if value == Path(path).name})
         for setting in arguments.settings:
-            sys.stderr.write(set_input(prompt, setting, client) + "\n")
-        outcome = client.run(prompt, lambda event: show_progress(event, prompt))
-        for warning in outcome.warnings:
-            sys.stderr.write(f"left out: {warning}\n")
+            sys.stderr.write(set_input(prompt, setting, client))
+        outcome = client.run(prompt, lambda event: show_progress(event, prompt), partial=arguments.partial)
+        sys.stderr.writelines(f"left out: {warning}\n" for warning in outcome.warnings)
         for node, ui in outcome.outputs.items():
             sys.stdout.writelines(f"{node_name(prompt, node)}: {text}\n" for text in ui.get("text", ()))
         for path in client.fetch(outcome, arguments.out, temporary=arguments.previews):
@@ -393,7 +392,7 @@ def main(argv: list[str] | None = None) -> int:
     except ClientError as error:
         sys.stderr.write(f"{error}\n")
         return 1 if isinstance(error, PromptFailed) else 2
-    return 1 if outcome.warnings else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -375,6 +375,7 @@ def test_part_of_a_prompt_may_be_good(comfyui, Graph):
     text = g.add("CLIPTextEncode", clip=made[0], text="a")
     size = {"width": 100, "height": 192, "length": 33, "batch_size": 1}
     g.save_latent(g.add("CoMoVi_Conditioning", positive=text, negative=text, vae=made[1], **size)[2])
-    outcome = comfyui.client.run(g.prompt())
+    assert "width is 100" in comfyui.run(g, check=False).error  # all or nothing, unless told otherwise
+    outcome = comfyui.client.run(g.prompt(), partial=True)
     assert list(outcome.outputs) == [good.id]
     assert any("width is 100" in warning for warning in outcome.warnings), outcome.warnings

@@ -151,3 +151,18 @@ def test_the_module_says_what_the_server_said():
     errors = {"3": {"errors": [{"message": "Bad", "details": "y", "extra_info": {"input_name": "x"}}]}}
     prompt = {"3": {"class_type": "A", "_meta": {"title": "My A"}}}
     assert client_module.describe_node_errors(errors, prompt) == ["My A (3), input x: Bad: y"]
+
+
+def test_the_commands_of_the_readme(new_comfyui, tmp_path):
+    quick = PACKAGE / "workflows" / "api" / "quick_start_nano.json"
+    wish = "What shall happen?.value=a man in a red shirt and blue trousers jumps"
+    options = ("--out", "results", "--set", wish, "--set", "KSampler.seed=7")
+    done = call(new_comfyui, quick, *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {".mp4", ".glb", ".npz"} <= {"." + line.rsplit(".", 1)[-1] for line in done.stdout.splitlines()}
+    refused = call(new_comfyui, quick, "--set", "CoMoVi_Conditioning.length=82", folder=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == (
+        "CoMoVi Conditioning (11), input length: Custom validation failed for node: "
+        "length - length is 82; it must be 4 n + 1 frames, for example 81."
+    )
