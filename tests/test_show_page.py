@@ -102,6 +102,28 @@ def test_the_video_is_taken_over_or_encoded_again(tmp_path):
         page_video(tmp_path / "none.mp4")
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [("a.webm", "libvpx-vp9", "video/webm"), ("a.mkv", "libvpx-vp9", None), ("a.mov", "libx264", None),
+     ("a.mp4", "libx264", "video/mp4"), ("a.mp4", "mpeg4", None), ("a.avi", "mpeg4", None)],
+)  # fmt: skip
+def test_only_what_every_browser_plays_is_taken_over(tmp_path, name, codec, kept):
+    av = pytest.importorskip("av")
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV cannot write {codec}")
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=16)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for grey in range(0, 160, 20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), grey, np.uint8))))
+        container.mux(stream.encode(None))
+    video = page_video(tmp_path / name)
+    same = video.content == (tmp_path / name).read_bytes()
+    assert (same, video.type) == ((True, kept) if kept else (False, "video/mp4"))
+    assert (video.frames, video.fps) == (8, 16)
+
+
 def test_every_frame_of_the_motion_finds_its_moment_in_the_video():
     video = encoded(np.zeros((24, 32, 32, 3), np.uint8), 24)
     assert video.times_of(moving(24, fps=24)) == [round(n / 24, 5) for n in range(24)]

@@ -117,15 +117,22 @@ def _facts(path: Path) -> dict[str, Any]:
                 raise ComoviError(f"{path} holds no video; give a video file.")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or 0)
-            names = container.format.name.split(",")
-            kind = "mp4" if "mp4" in names else "webm" if "webm" in names else names[0]
             codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
             count = sum(packet.size > 0 for packet in container.demux(stream))
     except av.error.FFmpegError as error:
         raise _unreadable(path, error) from error
     if not count or not fps:
         raise ComoviError(f"video {path} has no frames that can be read; is it a complete file?")
-    return {"container": kind, "codec": codec, "pixels": pixels, "frames": count, "fps": fps}
+    return {"container": _container(path), "codec": codec, "pixels": pixels, "frames": count, "fps": fps}
+
+
+def _container(path: Path) -> str:
+    """ "mp4", "webm", or "" for their relatives that browsers treat differently (QuickTime, Matroska) and others."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[4:8] == b"ftyp" and head[8:12] != b"qt  ":
+        return "mp4"
+    return "webm" if head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head else ""
 
 
 def _unreadable(path: str | os.PathLike[str], error: Any) -> ComoviError:
