@@ -69,6 +69,19 @@ class Flow:
                     yield from stack
 
 
+VIEW_3D = {  # the page's own values, but for the camera, which then sees all of a raised arm
+    "Camera Config": {"cameraType": "perspective", "fov": 46},
+    "Light Config": {
+        "intensity": 3,
+        "hdri": {"enabled": False, "hdriPath": "", "showAsBackground": False, "intensity": 1},
+    },
+    "Scene Config": {
+        "showGrid": True,
+        "backgroundColor": "#282828",
+        "backgroundImage": "",
+        "backgroundRenderMode": "tiled",
+    },
+}
 REPACKAGED = "https://huggingface.co/Comfy-Org/Wan_2.{}_ComfyUI_{}ackaged/resolve/main/split_files/{}"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE_FILE = "wan2.2_vae.safetensors"
@@ -143,5 +156,6 @@ def look_3d(motion: Out, prefix: str, height: int = 760) -> list[Node]:
             title="The body in 3D",
             width=500,
             height=height,
+            properties=VIEW_3D,
         ),
     ]
