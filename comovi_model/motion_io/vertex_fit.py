@@ -16,7 +16,7 @@ from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .limits import check_frames
 
-USED = 600  # vertices; more do not make it better
+USED = 16  # vertices of each joint; more do not make it better
 SHAPE_FRAMES = 4  # frames from which the shape is found
 CHUNK = 8  # frames at once
 ROUNDS = 40  # seven are usual; poses far from the first guess need more
@@ -73,8 +73,7 @@ def _refuse_another(body: BodyModel, misfit: float) -> None:
 class _Fit:
     def __init__(self, body: BodyModel) -> None:
         body = body.to("cpu").to(torch.float64)
-        count = len(body.v_template)
-        self.used = torch.linspace(0, count - 1, min(USED, count)).long()
+        self.used = _well_spread(body.weights)
         self.num_betas = min(NUM_BETAS, body.num_betas)
         dirs = body.shapedirs[..., : self.num_betas]
         self.template, self.dirs = body.v_template[self.used], dirs[self.used]
@@ -91,7 +90,7 @@ class _Fit:
         """Kabsch for each joint over the vertices that it moves most -> local rotations (F, J, 3, 3), transl (F, 3)."""
         world = torch.empty(len(target), NUM_JOINTS, 3, 3, dtype=torch.float64)
         for joint in range(NUM_JOINTS):
-            strongest = self.weights[:, joint].topk(min(40, len(self.weights))).indices
+            strongest = self.weights[:, joint].topk(min(USED, len(self.weights))).indices
             rest, seen = self.template[strongest], target[:, strongest]
             outer = (seen - seen.mean(1, keepdim=True)).transpose(1, 2) @ (rest - rest.mean(0))
             left, _, right = torch.linalg.svd(outer)
@@ -107,14 +106,16 @@ class _Fit:
         return local, (target - found).mean(1)
 
     def forward(self, local: Tensor, place: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> vertices (F, n, 3), the vertices as each joint would move them (F, J, n, 3), world turns, joints."""
+        """-> vertices (F, n, 3), the same without skinning (F, n, 3), world turns, joints."""
         shaped, joints = self.template + self.dirs @ shape, self.joints + self.joint_dirs @ shape
         world, placed = _chain(local, joints, place)
+        shaped = shaped.expand(len(local), -1, -1)
         if self.posedirs is not None:
             feature = (local[:, 1:] - torch.eye(3, dtype=torch.float64)).flatten(1)
             shaped = shaped + torch.einsum("fp,pnc->fnc", feature, self.posedirs)
-        each = _each(world, placed, shaped.expand(len(local), -1, -1), joints)
-        return (each * self.weights.T[:, :, None]).sum(1), each, world, placed
+        moved = placed - (world @ joints[..., None])[..., 0]  # where the origin of the T-pose goes
+        blended = torch.einsum("nj,fjab->fnab", self.weights, world)
+        return (blended @ shaped[..., None])[..., 0] + self.weights @ moved, shaped, world, placed
 
     def solve(
         self, target: Tensor, local: Tensor, place: Tensor, shape: Tensor, with_shape: bool = False
@@ -122,13 +123,14 @@ class _Fit:
         frames, size = len(target), 3 * NUM_JOINTS + 3
         best, patience = float("inf"), PATIENCE
         for _ in range(ROUNDS):
-            found, each, world, placed = self.forward(local, place, shape)
+            found, shaped, world, placed = self.forward(local, place, shape)
             error = (target - found).flatten(1)  # (F, 3n)
             now = float(error.square().mean())
             patience = PATIENCE if now < 0.98 * best else patience - 1
             best = min(best, now)
             if patience < 0 or not now < 1e12:
                 break
+            each = _each(world, placed, shaped, self.joints + self.joint_dirs @ shape)
             jacobian = self._jacobian(each, placed)
             normal, side = jacobian.transpose(1, 2) @ jacobian, (jacobian.transpose(1, 2) @ error[..., None])[..., 0]
             normal += 1e-7 * torch.eye(size, dtype=torch.float64)
@@ -161,15 +163,25 @@ class _Fit:
 
     def _of_shape(self, world: Tensor) -> Tensor:
         """(F, 3n, K): the body is linear in its shape, so its derivative is posed like a body."""
-        columns = []
-        for k in range(self.num_betas):
-            joints, shaped = self.joint_dirs[..., k], self.dirs[..., k]
-            placed = [joints[0].expand(len(world), 3)]
-            for joint, parent in enumerate(PARENTS[1:], start=1):
-                placed.append(placed[parent] + (world[:, parent] @ (joints[joint] - joints[parent])[:, None])[..., 0])
-            each = _each(world, torch.stack(placed, 1), shaped.expand(len(world), -1, -1), joints)
-            columns.append((each * self.weights.T[:, :, None]).sum(1).flatten(1))
-        return torch.stack(columns, -1)
+        placed = [self.joint_dirs[0].expand(len(world), 3, self.num_betas)]
+        for joint, parent in enumerate(PARENTS[1:], start=1):
+            bone = self.joint_dirs[joint] - self.joint_dirs[parent]  # (3, K)
+            placed.append(placed[parent] + world[:, parent] @ bone)
+        moved = torch.stack(placed, 1) - world @ self.joint_dirs  # (F, J, 3, K)
+        blended = torch.einsum("nj,fjab->fnab", self.weights, world)
+        result = blended @ self.dirs + torch.einsum("nj,fjak->fnak", self.weights, moved)
+        return result.flatten(1, 2)
+
+
+def _well_spread(weights: Tensor) -> Tensor:
+    """Numbers of vertices: of each joint some that it moves most, so that no joint goes unseen."""
+    chosen = []
+    for joint, column in enumerate(weights.T):
+        own = (weights.argmax(1) == joint).nonzero()[:, 0]
+        if len(own) < USED:
+            own = column.topk(min(USED, len(column))).indices
+        chosen.append(own[torch.linspace(0, len(own) - 1, USED).long()])
+    return torch.cat(chosen).unique()
 
 
 def _chain(local: Tensor, joints: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
