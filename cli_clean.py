@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Of comovi_model/clean, written out so that --help needs no torch; a test keeps them equal.
 SMOOTHING = ("paper", "savgol", "gaussian", "one-euro")
+KNOWS_GAPS = ("comovi", "json")  # formats that tell frames without a pose from others
 EXAMPLES = [
     "comovi clean motion.npz calm.npz --fill --smooth savgol",
     "comovi clean wham_output.pkl walk.bvh --outliers --fill --smooth one-euro --ground --foot-lock",
@@ -119,8 +120,11 @@ def _clean(arguments: argparse.Namespace, say: Callable[[str], None] = print) ->
     if arguments.resample is not None or arguments.speed is not None:
         rate = motion.fps if arguments.resample is None else arguments.resample
         motion = resample(motion, rate, arguments.interpolate or "cubic", arguments.speed or 1.0)
-    if motion.valid is not None and not bool(motion.valid.any()):
+    lacking = 0 if motion.valid is None else int((~motion.valid).sum())
+    if lacking == len(motion):
         raise ComoviError("no frame of the result has a pose; nothing was written.")
+    if lacking and name not in KNOWS_GAPS:
+        say(f"  {lacking} frames have no pose, and {name} files cannot say so: they show placeholders (see --fill)")
     path = write_motion(arguments.output, motion, body, name)
     say(f"wrote {path}: {name}, {len(motion)} frames at {motion.fps:.6g} per second")
     return 0

@@ -126,3 +126,10 @@ def test_the_help_needs_no_torch(comovi_process):
     run = subprocess.run(comovi_process("clean", "--help", before=before), capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert "--foot-lock" in run.stdout
+
+
+def test_gaps_that_a_format_cannot_tell_are_named(folder, capsys):
+    assert main(["clean", str(folder / "walk.npz"), str(folder / "out.bvh"), "--smooth", "paper"]) == 0
+    assert "3 frames have no pose, and bvh files cannot say so" in capsys.readouterr().out
+    assert main(["clean", str(folder / "walk.npz"), str(folder / "out.bvh"), "--fill"]) == 0
+    assert "cannot say so" not in capsys.readouterr().out
