@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from comfyui_comovi.comovi_model.comovi.checkpoint import save_checkpoint
+from comfyui_comovi.comovi_model.comovi.config import DualBranchConfig
+from comfyui_comovi.comovi_model.comovi.dual_branch import DualBranch
 from nano_graph import HEIGHT, WIDTH, psnr
 from PIL import Image
 
@@ -76,3 +79,15 @@ def test_one_branch_is_shown_alone(comfyui, nano):
     g.save_latent(g.ksampler(steps=2))
     previews = comfyui.run(g).previews
     assert is_shaped(previews[-1], WIDTH)
+
+
+def test_models_with_the_wan_vae_are_shown_in_its_colours(comfyui, nano):
+    """A small network of the released kind: ComfyUI's own table of colours, one pixel a cell, both halves."""
+    config = DualBranchConfig(dim=128, ffn_dim=128, num_heads=1, num_layers=1, freq_dim=32, text_dim=128)
+    folder = comfyui.base / "models" / "diffusion_models"
+    folder.mkdir(exist_ok=True)
+    save_checkpoint(folder / "previewed.safetensors", DualBranch(config))
+    g = nano(comfyui, model={"model_name": "previewed.safetensors"})
+    g.save_latent(g.ksampler(steps=3))
+    pictures = [picture for picture in comfyui.run(g).previews if is_shaped(picture, 2 * WIDTH)]
+    assert len(pictures) >= 3
