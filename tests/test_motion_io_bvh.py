@@ -173,6 +173,30 @@ def test_another_rest_pose_other_axes_other_units(seed, factor, axes, says):
     assert (joints_of(motion) - joints_of(MOTION)).abs().max() < 1e-3  # worst 1e-5
 
 
+def test_a_rest_pose_in_other_axes_than_the_motion_is_noticed_and_a_lying_person_is_not_stood_up():
+    """Some programs write skeletons with y up whose root stands them up along z."""
+    standing = BodyMotion(MOTION.rotations.clone(), MOTION.betas, MOTION.transl + torch.tensor([0.0, 1.1, 0]),
+                          frame="yup", body_model=BODY.name)  # fmt: skip
+    standing.rotations[:, 0] = torch.eye(3)
+    standing.rotations[:, 1:10] = torch.eye(3)
+    lifted = standing.to_frame("zup", rest_joints(BODY, standing.betas)[0])
+    bvh = bvh_of(lifted.slice(0, 20).moved(torch.eye(3), torch.zeros(3), torch.zeros(3)), BODY, root="absolute")
+    turned = axis_angle_to_matrix(torch.tensor([torch.pi / 2, 0, 0])).double().numpy()
+    values = bvh.values.copy()
+    values[:, :3] = values[:, :3] @ turned.T
+    roots = standing.rotations[:, 0].double().numpy()
+    values[:, 3:6] = euler_angles(turned @ roots, "ZXY")
+    motion, notes = read_bvh(format_bvh(BvhText(**{**vars(bvh), "values": values})), BODY)
+    assert "zup axes (told from how the person stands; the rest pose has yup)" in " ".join(notes)
+    assert (joints_of(motion) - joints_of(standing)).abs().max() < 1e-4
+    lying = standing.moved(
+        torch.from_numpy(turned).float(), torch.tensor([0.0, 0.3, 0]), rest_joints(BODY, MOTION.betas)[0]
+    )
+    found, notes = read_bvh(format_bvh(bvh_of(lying, BODY)), BODY)
+    assert "yup axes (told from the rest pose)" in " ".join(notes)
+    assert (joints_of(found) - joints_of(placed(lying, BODY, "yup"))).abs().max() < 1e-4
+
+
 def test_units_up_and_handedness_can_be_given():
     text = format_bvh(foreign_bvh(MOTION, 0, factor=100.0, axes=Z_UP))
     motion, notes = read_bvh(text, BODY, units=0.02, up="z", handedness="right", fps=12)

@@ -23,7 +23,8 @@ from .names import match_joints
 from .shape_fit import shape_of_bones
 
 LEG = (1, 4, 7), (2, 5, 8)
-HUMAN_HEIGHTS = (0.8, 2.5)  # metres, from the ankles to the head joint or neck, generously
+STANDING = 0.85  # mean cosine between the posture and an axis: people stand in most clips
+USUAL_LEG, LEGS = 0.83, (0.4, 1.3)  # metres from hip to ankle: of an adult, of anybody
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "dm": 0.1, "foot": 0.3048}
+# "cmu" is the unit of the CMU mocap library: 0.45 units are an inch.
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "dm": 0.1, "foot": 0.3048, "cmu": 0.0254 / 0.45}
+GUESSED = ("m", "cm", "mm", "inch", "cmu")
 UPS = {"y": "yup", "z": "zup", "yup": "yup", "zup": "zup", "camera": "camera", "x": "xup"}
 _TURNS = {  # to y up
     "yup": np.eye(3),
@@ -163,7 +166,7 @@ def in_our_axes(
 ) -> tuple[Skeleton, list[str]]:
     """Metres, y up, right-handed. What is not given is what the file states, or is told from the rest pose."""
     match = match_joints(skeleton.names, skeleton.parents, mapping)
-    _, up_name, up_note = _up_axis(skeleton, match, up, stated_up)
+    up_name, up_note = _up_axis(skeleton, match, up, stated_up)
     turned = turned_axes(skeleton, _TURNS[up_name])
     mirrored, hand_note = _is_mirrored(turned, match, handedness)
     turned = _mirror(turned) if mirrored else turned
@@ -182,39 +185,61 @@ def _mirror(skeleton: Skeleton) -> Skeleton:
     return turned_axes(skeleton, np.diag([-1.0, 1, 1]))
 
 
-def _up_axis(skeleton: Skeleton, match: list[int], given: str | None, stated: str | None) -> tuple[int, str, str]:
+def _up_axis(skeleton: Skeleton, match: list[int], given: str | None, stated: str | None) -> tuple[str, str]:
+    """The name of the axes and a note. Some programs write rest poses that stand in other axes than the motion."""
     if given is not None or stated is not None:
         name = UPS.get(str(given or stated).lower())
         if name is None:
             raise ComoviError(f"up must be one of {', '.join(UPS)}, got {given!r}.")
-        return 0, name, f"{name} axes ({'given' if given else 'stated by the file'})"
-    rest = skeleton.rest
-    feet = (rest[match[7]] + rest[match[8]]) / 2
-    spine = rest[match[0]] - feet
-    axis = int(np.abs(spine).argmax())
-    if axis == 0:
-        name = "xup"
-    elif axis == 1:
-        name = "yup" if spine[1] >= 0 else "camera"
-    else:
-        name = "zup"
-    return axis, name, f"{name} axes (told from the rest pose)"
+        return name, f"{name} axes ({'given' if given else 'stated by the file'})"
+    at_rest, _ = _named_axis(
+        _unit(skeleton.rest[_top(match)] - (skeleton.rest[match[7]] + skeleton.rest[match[8]]) / 2)
+    )
+    posture = skeleton.places[:, _top(match)] - (skeleton.places[:, match[7]] + skeleton.places[:, match[8]]) / 2
+    upright = (posture / np.maximum(np.linalg.norm(posture, axis=1, keepdims=True), 1e-12)).mean(0)
+    in_motion, strength = _named_axis(upright)
+    if in_motion and in_motion != at_rest and strength > STANDING and not (at_rest and _lies(skeleton, match, at_rest)):
+        return (
+            in_motion,
+            f"{in_motion} axes (told from how the person stands; the rest pose has {at_rest or 'other axes'})",
+        )
+    name = at_rest or "yup"
+    return name, f"{name} axes (told from the rest pose)"
+
+
+def _top(match: list[int]) -> int:
+    return next(match[joint] for joint in (15, 12, 16) if match[joint] >= 0)
+
+
+def _named_axis(direction: np.ndarray) -> tuple[str, float]:
+    """The axes whose up is nearest to a direction, "" for those that we have no name for; and how near."""
+    axis = int(np.abs(direction).argmax())
+    names = {(0, True): "xup", (1, True): "yup", (1, False): "camera", (2, True): "zup"}
+    return names.get((axis, bool(direction[axis] > 0)), ""), float(abs(direction[axis]))
+
+
+def _lies(skeleton: Skeleton, match: list[int], name: str) -> bool:
+    """Whether, with these axes, the person lies on the floor: low and flat, but not sunk into it."""
+    heights = (skeleton.places @ _TURNS[name].T)[..., 1]
+    trunk = heights[:, [match[joint] for joint in (0, 1, 2, 4, 5, 7, 8, 12) if match[joint] >= 0]]
+    leg = max(_leg_length(skeleton.rest, match), 1e-9)
+    return bool(heights.min() > -0.1 * leg and trunk.mean() > 0.05 * leg and np.ptp(trunk) < 0.8 * leg)
 
 
 def _is_mirrored(skeleton: Skeleton, match: list[int], given: str | None) -> tuple[bool, str]:
-    """In right-handed axes left x up is forward, where the toes point."""
+    """In right-handed axes left x up is forward, where the toes of the rest pose point."""
     if given is not None:
         if given not in ("left", "right"):
             raise ComoviError(f"handedness must be left or right, got {given!r}.")
         return given == "left", f"{given}-handed (given)"
     rest = skeleton.rest
-    left = rest[match[1]] - rest[match[2]]
-    forward = np.cross(left, np.array([0.0, 1, 0]))
-    toes = sum(
-        (rest[match[foot]] - rest[match[ankle]] for ankle, foot in ((7, 10), (8, 11)) if match[foot] >= 0), np.zeros(3)
-    )
-    strength = float(forward @ toes) / max(float(np.linalg.norm(forward) * np.linalg.norm(toes)), 1e-12)
-    if strength < -0.5:
+    left, up = rest[match[1]] - rest[match[2]], rest[match[0]] - (rest[match[7]] + rest[match[8]]) / 2
+    forward, toes = np.cross(_unit(left), _unit(up)), np.zeros(3)
+    for ankle, foot in ((7, 10), (8, 11)):
+        if match[foot] >= 0:
+            toes += rest[match[foot]] - rest[match[ankle]]
+    toes -= (toes @ _unit(up)) * _unit(up)
+    if float(_unit(forward) @ _unit(toes)) < -0.5:
         return True, "left-handed (the toes point backwards otherwise), mirrored to right-handed"
     return False, "right-handed"
 
@@ -228,15 +253,13 @@ def _unit_factor(
         if not 1e-6 <= factor <= 1e3:
             raise ComoviError(f"units must be one of {', '.join(UNITS)} or metres per unit, got {given!r}.")
         return factor, f"units {given} (given)"
-    rest = skeleton.rest
-    top = match[15] if match[15] >= 0 else match[12] if match[12] >= 0 else match[16]
-    height = float(rest[top][1] - (rest[match[7]][1] + rest[match[8]][1]) / 2)
-    if not height > 1e-6:  # lying or collapsed rest pose: legs and a fixed proportion
-        height = max(_leg_length(rest, match) * 1.75, 1e-6)
-    if stated is not None and HUMAN_HEIGHTS[0] / 4 <= height * stated <= HUMAN_HEIGHTS[1] * 4:
+    leg = _leg_length(skeleton.rest, match)
+    if not leg > 1e-9:
+        raise ComoviError("the legs of the file's skeleton have no length.")
+    if stated is not None and LEGS[0] / 4 <= leg * stated <= LEGS[1] * 4:
         return stated, f"{stated:g} m per unit (stated by the file)"
-    for name in ("m", "cm", "inch", "mm", "dm"):
-        if HUMAN_HEIGHTS[0] <= height * UNITS[name] <= HUMAN_HEIGHTS[1]:
-            return UNITS[name], f"units {name} (told from the size of the rest pose)"
-    factor = 1.55 / height
-    return factor, f"{factor:.4g} m per unit (no usual unit gives a human size, so a person of 1.7 m is assumed)"
+    name = min(GUESSED, key=lambda unit: abs(np.log(leg * UNITS[unit] / USUAL_LEG)))
+    if LEGS[0] <= leg * UNITS[name] <= LEGS[1]:
+        return UNITS[name], f"units {name} (told from the size of the rest pose)"
+    factor = USUAL_LEG / leg
+    return factor, f"{factor:.4g} m per unit (no usual unit gives a human size, so usual legs are assumed)"
