@@ -29,6 +29,7 @@ from .terms import FINE, Stage
 from .track import Track, empty_track, follow, score_limit, sweep
 
 SMALLEST_AREA = 0.002  # of the picture; less is no person
+ENOUGH_OVERLAP = 0.75  # of the silhouettes, for the colours of a start to be believed
 SMALLEST_SHARE = 0.2  # of the clip's usual area
 UNEXPLAINED = 0.2  # how much the picture of a failing frame counts in the fit of the whole clip,
 HOPELESS = 1.5  # and above which multiple of the limit it does not count at all
@@ -127,16 +128,16 @@ def _fit(
     subject: Subject, picture: Tensor, K: Tensor, given: Pose | None, settings: FitSettings, progress: _Progress
 ) -> tuple[Track, int, Calibration]:
     fine = settings.fine
-    seen = observe(picture, K)
+    calibration = Calibration()
+    if settings.calibrate and given is not None:
+        calibration = _colours_of_start(subject, picture[:1], K[:1], given, fine)
+    seen = observe(picture, K, calibration)
     empty = _empty_frames(seen)
     first, pose, score = _begin(subject, seen, empty, given, fine)
-    calibration = Calibration()
-    if settings.calibrate and float(score.mean) < 2 * GOOD:
-        measured = measure_colours(subject, seen, first, pose)
-        if measured is not None:
-            calibration = measured
-            seen = observe(picture, K, calibration)
-            pose, score = fit_start(subject, seen, first, pose, fine)
+    if settings.calibrate and given is None and float(score.mean) < 2 * GOOD:
+        calibration = measure_colours(subject, seen, first, pose) or calibration
+        seen = observe(picture, K, calibration)
+        pose, score = fit_start(subject, seen, first, pose, fine)
     track = empty_track(subject, seen, empty, fine)
     track.on_frame = progress.frame
     track.put(first, pose, score)
@@ -149,6 +150,20 @@ def _fit(
             sweep(track, direction)
         _refine(track, settings)
     return track, first, calibration
+
+
+def _colours_of_start(subject: Subject, picture: Tensor, K: Tensor, given: Pose, fine: Stage) -> Calibration:
+    """The colours of frame 0, measured with the given pose once it fits; twice, as wrong colours hinder the fit."""
+    calibration, pose = Calibration(), given
+    for _ in range(2):
+        seen = observe(picture, K, calibration)
+        if float(seen.area[0]) < SMALLEST_AREA:
+            break
+        pose, score = fit_start(subject, seen, 0, pose, fine)
+        if float(score.overlap) < ENOUGH_OVERLAP:
+            break
+        calibration = measure_colours(subject, seen, 0, pose, calibration) or calibration
+    return calibration
 
 
 def _begin(subject: Subject, seen: Observation, empty: Tensor, given: Pose | None, fine: Stage):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .track import Track, score_limit
+from .track import SCORE, Track, score_limit
 
 NO_PERSON = "no person is seen"
 LOST = "the body does not explain the picture"
@@ -21,7 +21,7 @@ def judge(track: Track) -> list[str]:
             flags.append(NO_PERSON)
         elif float(track.score[frame]) > limit or float(track.overlap[frame]) < SMALLEST_OVERLAP:
             flags.append(LOST)
-        elif float((track.limbs[frame] - usual).max()) > LIMB:
+        elif float((track.limbs[frame] - usual).max()) > LIMB * limit / SCORE:
             flags.append(DOUBTFUL)
         else:
             flags.append("")

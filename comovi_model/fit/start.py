@@ -115,10 +115,13 @@ def _best_per_frame(score: Tensor, frame: Tensor, keep: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def measure_colours(subject: Subject, seen: Observation, frame: int, pose: Pose) -> Calibration | None:
+def measure_colours(
+    subject: Subject, seen: Observation, frame: int, pose: Pose, undone: Calibration | None = None
+) -> Calibration | None:
     """How the colours of the map differ from drawn ones, judged by a pose (1) that fits; None if it cannot be judged.
 
-    A line per channel by iterated robust regression over points in the core of the silhouette.
+    A line per channel by iterated robust regression over points in the core of the silhouette. `undone` is what has
+    been corrected already; the result contains it.
     """
     level, at = seen.fine, torch.tensor([frame], device=pose.transl.device)
     view = look(subject, level, at, pose)
@@ -146,7 +149,11 @@ def measure_colours(subject: Subject, seen: Observation, frame: int, pose: Pose)
             offset = mean_y - gain * mean_x
         gains.append(float(gain.clamp(0.8, 1.25)))
         offsets.append(float(offset.clamp(-0.15, 0.15)))
-    return Calibration((gains[0], gains[1], gains[2]), (offsets[0], offsets[1], offsets[2]))
+    before = undone or Calibration()
+    # shown = g0 (g1 drawn + o1) + o0
+    total = [g0 * g1 for g0, g1 in zip(before.gain, gains, strict=True)]
+    rest = [g0 * o1 + o0 for g0, o1, o0 in zip(before.gain, offsets, before.offset, strict=True)]
+    return Calibration((total[0], total[1], total[2]), (rest[0], rest[1], rest[2]))
 
 
 __all__ = ["GOOD", "LIMBS", "find_start", "fit_start", "measure_colours"]

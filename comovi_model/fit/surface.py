@@ -225,7 +225,7 @@ def _sample(mesh: Mesh, seed: int) -> Tensor:
 
 def coarse_mesh(mesh: Mesh, cell: float = COARSE_CELL) -> Mesh:
     """Vertices of the same part, cell and side of the surface become one; small faces vanish."""
-    side = (mesh.normals >= 0).long() @ torch.tensor([1, 2, 4], device=mesh.rest.device)
+    side = ((mesh.normals >= 0) * torch.tensor([1, 2, 4], device=mesh.rest.device)).sum(1)
     key = torch.cat([(mesh.rest / cell).floor().long(), mesh.part[:, None], side[:, None]], 1)
     _, cluster = key.unique(dim=0, return_inverse=True)
     groups = int(cluster.max()) + 1

@@ -110,7 +110,7 @@ def follow(track: Track, start: int, direction: int) -> None:
         at = torch.tensor([frame], device=last.transl.device)
         pose = fit_poses(track.subject, track.seen, at, guess, COARSE, 1, expecting(guess, 1.5, 0.3))
         pose = fit_poses(track.subject, track.seen, at, pose, track.fine, FINE_STEPS, expecting(guess, 1.0, 0.3))
-        score = score_poses(track.subject, track.seen, at, pose)
+        pose, score = best_of(track.subject, track.seen, frame, [pose, guess, last])  # descent may lead astray
         rest = [max(0, frames - 1) for frames in rest]
         lost = [limb for limb in range(len(LIMBS)) if not rest[limb] and score.limbs[0, limb] > usual[limb] + LOST]
         lost.sort(key=lambda limb: float(usual[limb] - score.limbs[0, limb]))
@@ -141,7 +141,8 @@ def find_again(track: Track, frame: int, good: Pose, pose: Pose, score: Score, b
     wide = fit_poses(track.subject, track.seen, at, wide, track.fine, 6, Pull(0.5))
     options = [pose, wide]
     if blind:
-        options.append(find_start(track.subject, track.seen, torch.arange(len(track.seen)) != frame, track.fine)[1])
+        others = torch.arange(len(track.seen), device=track.score.device) != frame
+        options.append(find_start(track.subject, track.seen, others, track.fine)[1])
     found, found_score = best_of(track.subject, track.seen, frame, options)
     return (found, found_score) if float(found_score.mean) < float(score.mean) - GAIN else (pose, score)
 
@@ -191,9 +192,9 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
             options.append(Pose(mixed, own.transl))
         at = torch.tensor([frame], device=own.transl.device)
         option, _ = best_of(track.subject, track.seen, frame, options)
-        option = fit_poses(track.subject, track.seen, at, option, COARSE, 1, expecting(option, 2.0, 0.3))
-        option = fit_poses(track.subject, track.seen, at, option, track.fine, 4, expecting(option, 2.0, 0.3))
-        pose, score = best_of(track.subject, track.seen, frame, [own, option])
+        fitted = fit_poses(track.subject, track.seen, at, option, COARSE, 1, expecting(option, 2.0, 0.3))
+        fitted = fit_poses(track.subject, track.seen, at, fitted, track.fine, 4, expecting(option, 2.0, 0.3))
+        pose, score = best_of(track.subject, track.seen, frame, [own, option, fitted])
         if score.mean[0] > track.score[frame] - 0.004:
             pose, score = own, track.score_at(frame)
         if searching and budget > 0 and doubtful:
