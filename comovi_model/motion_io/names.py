@@ -46,7 +46,7 @@ _SIDED = {
     "hip": (("upleg", "upperleg", "thigh", "femur", "upperlegs", "thighbend"), ("hip", "hipjoint"), ("leg1",)),
     "knee": (("knee", "shin", "calf", "tibia", "lowerleg", "lowleg", "shinbone"), ("leg",)),
     "ankle": (("ankle",), ("foot",), ("feet",)),
-    "foot": (("toe", "toes", "toebase", "ball", "toe0", "toebase01"), ("foot",)),
+    "foot": (("toe", "toes", "toebase", "ball", "toe0", "toebase01", "forefoot"), ("foot",)),
     "collar": (("collar", "clavicle", "collarbone", "clav", "innershoulder"), ("shoulder",)),
     "shoulder": (("uparm", "upperarm", "humerus", "shldrbend", "shldr"), ("arm",), ("shoulder",)),
     "elbow": (("elbow", "forearm", "lowerarm", "radius", "lowarm", "forearmbend", "ulna"),),
