@@ -157,7 +157,8 @@ def phalp(motion: BodyMotion) -> dict:
         rotations = motion.rotations[frame].numpy()
         smpl = {"global_orient": rotations[None, 0], "body_pose": rotations[1:], "betas": motion.betas.numpy()}
         tracks[f"outputs/img/{frame + 1:06d}.jpg"] = {
-            "time": frame, "tid": [4, 7] if frame < 2 else [4], "tracked_ids": [4], "size": [[640, 352]],
+            "time": frame, "tid": [4, 7] if frame < 2 else [4], "tracked_time": [int(frame == 3), 0],
+            "tracked_ids": [4], "size": [[640, 352]],
             "smpl": [smpl, smpl], "camera": [motion.transl[frame].numpy() + np.float32(9)] * 2,
         }  # fmt: skip
     return tracks

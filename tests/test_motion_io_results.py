@@ -140,6 +140,7 @@ def test_4dhumans_follows_the_person_with_most_frames(tmp_path):
     assert imported.format == "4dhumans"
     assert_same(imported.motion, MOTION, place=MOTION.transl + 9)
     assert float(imported.motion.camera.K[0, 0]) == 5000
+    assert imported.motion.valid.tolist() == [True, True, True, False, True]  # predicted, not seen
     other = read(tmp_path, motion_files.saved_joblib(motion_files.phalp(MOTION)), person=7)
     assert len(other.motion) == 2
 
@@ -231,6 +232,15 @@ def test_a_motion_of_another_body_is_put_on_ours():
     pelvis = pose_joints(BODY, motion.rotations, motion.betas, motion.transl)[:, 0]
     assert torch.allclose(pelvis, MOTION.transl + torch.tensor([0.0031, -0.3514, 0.0120]), atol=1e-6)
     assert for_body(MOTION, BODY) == (MOTION, [])
+
+
+def test_a_format_that_is_given_must_be_the_file_s(tmp_path):
+    content = motion_files.saved_joblib(motion_files.wham(MOTION))
+    assert read(tmp_path, content, format="wham").format == "wham"
+    with pytest.raises(ComoviError, match="its content is wham, not bvh"):
+        read(tmp_path, content, format="bvh")
+    with pytest.raises(ComoviError, match="format must be one of"):
+        read(tmp_path, content, format="fbx")
 
 
 def test_nothing_is_written_where_a_motion_cannot_be(tmp_path):

@@ -88,6 +88,8 @@ def read_motion(
     try:
         with np.errstate(all="ignore"):  # numbers out of range become infinite, and those are refused
             name, content = _opened(path, format)
+            if format not in (None, name):
+                raise ComoviError(f"its content is {name}, not {format}; leave the format out, or give another file.")
             motion, notes = _read(name, content, path, body, wish, how)
     except ComoviError as error:
         text = " ".join(str(error).split())  # numbers of a file may be printed over several lines

@@ -249,15 +249,17 @@ def read_4dhumans(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
     """Tracks of PHALP: per frame lists of people."""
     notes: list[str] = []
     frames = [record for _, record in sorted(tree.items(), key=lambda pair: str(pair[0])) if isinstance(record, dict)]
-    tracks: dict[int, dict[int, tuple[dict, Any]]] = {}
+    tracks: dict[int, dict[int, tuple[dict, Any, bool]]] = {}
     size = None
     for index, record in enumerate(frames):
         people, poses, places = _listed(record, "tid"), _listed(record, "smpl"), _listed(record, "camera")
+        unseen = _listed(record, "tracked_time")  # frames since the person was last seen; PHALP predicts those
         size = size or next(iter(_listed(record, "size")), None)
         for slot, person in enumerate(people):
             if slot < len(poses) and isinstance(poses[slot], dict):
                 place = places[slot] if slot < len(places) else None
-                tracks.setdefault(int(number(person, "tid")), {})[index] = (poses[slot], place)
+                seen = slot >= len(unseen) or number(unseen[slot], "tracked_time") == 0
+                tracks.setdefault(int(number(person, "tid")), {})[index] = (poses[slot], place, seen)
     if not tracks:
         raise ComoviError("the tracks of 4DHumans hold nobody with SMPL parameters.")
     if wish.person is not None and str(wish.person) not in {str(key) for key in tracks}:
@@ -269,8 +271,11 @@ def read_4dhumans(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
     if len(tracks) > 1:
         notes.append(f"person {chosen} of {', '.join(map(str, sorted(tracks)[:12]))}")
     track = tracks[chosen]
-    records = [record for record, _ in track.values()]
-    places = [{"camera": place} for _, place in track.values()]
+    records = [record for record, _, _ in track.values()]
+    places = [{"camera": place} for _, place, _ in track.values()]
+    valid = torch.tensor([seen for _, _, seen in track.values()])
+    if not valid.all():
+        notes.append(f"the person was not seen in {int((~valid).sum())} frames; they are marked as not valid")
     view = None
     if size is not None and numbers(size, "size").size >= 2:
         height, width = numbers(size, "size").ravel()[:2]
@@ -279,7 +284,7 @@ def read_4dhumans(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
     motion = smpl_motion(
         _stacked(records, "global_orient"), _stacked(records, "body_pose"), _stacked(places, "camera"),
         _stacked(records, "betas"), frame=_frame(wish, "camera", notes), fps=_fps(wish, {}, 30.0, notes),
-        body_model="SMPL neutral", notes=notes, camera=view,
+        body_model="SMPL neutral", notes=notes, camera=view, valid=valid,
         **_source({"index": np.array(list(track))}, "index", len(track), notes),
     )  # fmt: skip
     return motion, notes

@@ -70,7 +70,7 @@ def write_motion(
     check_options(name, options)
     if not path.suffix:
         path = path.with_name(path.name + FORMATS[name].suffix)
-    WRITERS[name](path, motion, body, **options)
+    WRITERS[name](path, motion.to("cpu"), body.to("cpu"), **options)
     return path
 
 
