@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ def add_convert(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--person", metavar="ID", help="whose motion, where IN holds several people")
     verb.add_argument("--space", choices=("world", "camera"), help="which motion, where IN holds both")
     verb.add_argument("--shape", choices=("fit", "mean"), help="body of a foreign skeleton: fitted (fit) or mean")
+    verb.add_argument("--mapping", type=Path, metavar="JSON", help="{SMPL joint: its name in IN}, for unusual names")
     verb.add_argument("--root", choices=("centred", "absolute", "off"), help="where the body of OUT starts and moves")
     verb.add_argument("--names", choices=("smpl", "mixamo", "unreal", "vrm"), help="joint names of OUT")
     verb.add_argument("--out-units", metavar="UNIT", help="of a BVH file that is written (cm)")
@@ -58,6 +60,23 @@ def _units(text: str | None) -> str | float | None:
         return text
 
 
+def _mapping(path: Path | None) -> dict[str, str] | None:
+    from .comovi_model.errors import ComoviError
+    from .comovi_model.files import require_file
+
+    if path is None:
+        return None
+    try:
+        table = json.loads(require_file(path, "mapping").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ComoviError):
+            raise
+        raise ComoviError(f'{path}: expected JSON of joint names, as {{"left_hip": "LHip"}} ({error}).') from None
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise ComoviError(f'{path}: expected JSON of joint names, as {{"left_hip": "LHip"}}.')
+    return table
+
+
 def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     from .comovi_model.body.smpl import load_body_model
     from .comovi_model.files import require_place
@@ -75,7 +94,7 @@ def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) 
     imported = read_motion(
         arguments.input, body=body, format=arguments.source, fps=arguments.fps, up=arguments.up,
         units=_units(arguments.units), handedness=arguments.handedness, person=arguments.person,
-        space=arguments.space, shape=arguments.shape or "fit",
+        space=arguments.space, shape=arguments.shape or "fit", mapping=_mapping(arguments.mapping),
     )  # fmt: skip
     motion, more = for_body(imported.motion, body)
     say(f"{arguments.input}: {imported.format} ({FORMATS[imported.format].description})")

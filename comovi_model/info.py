@@ -111,10 +111,9 @@ def _arrays(path: Path) -> list[str]:
     if "v_template" in arrays:
         return _body(path)
     if "global_orient" not in arrays:
-        refusal = ComoviError(
-            f"{path} holds neither a motion nor a body; its arrays are {', '.join(sorted(arrays)[:8])}."
-        )
-        return _motion_or(partial(_refuse, refusal), path)
+        found = ", ".join(sorted(arrays)[:8])
+        neither = ComoviError(f"{path} holds neither a motion nor a body; its arrays are {found}.")
+        return _motion_or(partial(_refuse, neither), path)
     if "body_pose" in arrays and arrays["body_pose"].ndim != 4:
         return _motion(path)  # axis-angle: another program's
     motion = BodyMotion.from_arrays(arrays, str(path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import motion_files
 import numpy as np
 import pytest
@@ -38,6 +40,27 @@ def test_options_reach_the_reader_and_the_writer(tmp_path, capsys, bvh):
     text = (tmp_path / "b.bvh").read_text()
     assert "ROOT mixamorig:Hips" in text and "Xrotation Yrotation Zrotation" in text and "Frame Time: 0.04\n" in text
     assert "25 frames per second" in capsys.readouterr().out
+
+
+def test_unusual_names_can_be_mapped(tmp_path, capsys, bvh):
+    from comfyui_comovi.comovi_model.body.parts import JOINT_NAMES
+
+    text = bvh.read_text()
+    odd = {name: f"b{number:02d}_x" for number, name in enumerate(JOINT_NAMES)}
+    for name, other in odd.items():
+        text = text.replace(f" {name}\n", f" {other}\n")
+    (tmp_path / "odd.bvh").write_text(
+        text.replace("JOINT b10_x", "JOINT more\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\nJOINT b10_x")
+    )
+    argv = ["convert", str(tmp_path / "odd.bvh"), str(tmp_path / "a.glb")]
+    assert cli.main(argv) == 2
+    assert "give a mapping" in capsys.readouterr().err
+    (tmp_path / "names.json").write_text(json.dumps(odd))
+    assert cli.main([*argv, "--mapping", str(tmp_path / "names.json")]) == 0
+    assert len(read_motion(tmp_path / "a.glb", body=BODY).motion) == 6
+    (tmp_path / "names.json").write_text("[1]")
+    assert cli.main([*argv, "--mapping", str(tmp_path / "names.json")]) == 2
+    assert "expected JSON of joint names" in capsys.readouterr().err
 
 
 def test_results_of_estimators_lose_the_shape_that_is_not_ours_and_it_is_said(tmp_path, capsys):

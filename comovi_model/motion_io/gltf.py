@@ -179,8 +179,8 @@ def _animation(gltf: Gltf) -> tuple[list[np.ndarray], dict[tuple[int, str], _Tra
     tracks: dict[tuple[int, str], _Track] = {}
     for channel in inside.items("channels"):
         target = channel.get("target")
-        path = target.get("path") if isinstance(target, dict) else None
-        if not isinstance(target, dict) or path not in ("translation", "rotation", "scale"):
+        path, node = (target.get("path"), target.get("node")) if isinstance(target, dict) else (None, None)
+        if type(node) is not int or path not in ("translation", "rotation", "scale"):
             continue
         sampler = inside.item("samplers", channel.get("sampler"))
         for key in ("input", "output"):
@@ -190,7 +190,7 @@ def _animation(gltf: Gltf) -> tuple[list[np.ndarray], dict[tuple[int, str], _Tra
         times, values = arrays[sampler.get("input")][:, 0], arrays[sampler.get("output")]
         if not len(times) or (np.diff(times) <= 0).any() or values.shape[1] != (4 if path == "rotation" else 3):
             raise ComoviError("an animation of the glTF file has times that do not rise, or values of a wrong size.")
-        tracks[target.get("node"), path] = (times, values, str(sampler.get("interpolation", "LINEAR")))
+        tracks[node, path] = (times, values, str(sampler.get("interpolation", "LINEAR")))
     if not tracks:
         raise ComoviError("the animation of the glTF file moves no node.")
     return [track[0] for track in tracks.values()], tracks, str(animation.get("name", ""))[:60]

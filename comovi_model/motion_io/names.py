@@ -95,7 +95,7 @@ def match_joints(names: Sequence[str], parents: Sequence[int], given: Mapping[st
     if missing:
         raise ComoviError(
             f"the skeleton's joints cannot be matched to a body: no joint for {', '.join(missing[:4])} among "
-            f"{', '.join(str(name)[:24] for name in names[:12])}...; name them with a mapping {{SMPL name: its name}}."
+            f"{', '.join(str(name)[:24] for name in names[:12])}...; give a mapping {{SMPL name: its name}}."
         )
     return [found.get(name, -1) for name in JOINT_NAMES]
 
