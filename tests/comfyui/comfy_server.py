@@ -45,6 +45,10 @@ def _load_client():
 client_module = _load_client()
 
 
+def default_flags() -> tuple[str, ...]:
+    return tuple(os.environ.get("COMFYUI_TEST_FLAGS", "--cpu").split())
+
+
 @dataclass
 class Result:
     """What one prompt did. `error` is "" when all went well; `node_errors` what validation said."""

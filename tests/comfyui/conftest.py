@@ -41,10 +41,6 @@ CLIENT = Path(comfyui_comovi.__file__).parent / "workflows" / "comovi_client.py"
 SEARCHES = {"new": find_comfyui, "old": find_old_comfyui}
 
 
-def default_flags() -> tuple[str, ...]:
-    return tuple(os.environ.get("COMFYUI_TEST_FLAGS", "--cpu").split())
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-snapshot", action="store_true", help="note new nodes in schema_snapshot.json")
 
@@ -80,7 +76,7 @@ class Servers:
     def start(self, role: str, *flags: str, **options) -> comfy_server.Server:
         install = self.install(role)
         base = self.folders.mktemp(f"ComfyUI {role}")
-        return comfy_server.Server(install, base, flags or default_flags(), **options)
+        return comfy_server.Server(install, base, flags or comfy_server.default_flags(), **options)
 
     def get(self, role: str) -> comfy_server.Server:
         server = self.running.get(role)
