@@ -93,6 +93,60 @@ def as_blender_writes(skinned: bool, interpolation: str = "LINEAR", change=None)
     return json.dumps(document).encode()
 
 
+def as_pixar_writes(path, up: str = "Y") -> None:
+    """A UsdSkel stage in centimetres with joint axes of its own, written by Pixar's library."""
+    from pxr import Gf, Usd, UsdGeom, UsdSkel, Vt
+
+    own = random_rotations(24, seed=5, angle=1.0).double().numpy()
+    world = pose_body(BODY, MOTION.rotations, MOTION.betas, MOTION.transl).joint_transforms.double().numpy()
+    axes = np.eye(3) if up == "Y" else TURN.T  # y up to z up
+    joints = rest_joints(BODY, MOTION.betas).double().numpy() @ axes.T / SIZE
+    bind = np.tile(np.eye(4), (24, 1, 1))
+    bind[:, :3, :3], bind[:, :3, 3] = own, joints
+    moved = np.tile(np.eye(4), (10, 24, 1, 1))
+    moved[..., :3, :3] = axes @ world[..., :3, :3] @ axes.T @ own
+    moved[..., :3, 3] = world[..., :3, 3] @ axes.T / SIZE
+    local, rest = moved.copy(), bind.copy()
+    for joint, parent in enumerate(PARENTS):
+        if parent >= 0:
+            local[:, joint] = np.linalg.inv(moved[:, parent]) @ moved[:, joint]
+            rest[joint] = np.linalg.inv(bind[parent]) @ bind[joint]
+    stage = Usd.Stage.CreateNew(str(path))
+    UsdGeom.SetStageMetersPerUnit(stage, SIZE)
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y if up == "Y" else UsdGeom.Tokens.z)
+    stage.SetTimeCodesPerSecond(30)
+    UsdSkel.Root.Define(stage, "/Root")
+    skeleton = UsdSkel.Skeleton.Define(stage, "/Root/Rig")
+    names = [name.replace(":", "_") for name in preset_names("mixamo")]
+    paths = [""] * 24
+    for joint, parent in enumerate(PARENTS):
+        paths[joint] = names[joint] if parent < 0 else f"{paths[parent]}/{names[joint]}"
+    skeleton.CreateJointsAttr(paths)
+    skeleton.CreateBindTransformsAttr(Vt.Matrix4dArray([Gf.Matrix4d(m.T.tolist()) for m in bind]))
+    skeleton.CreateRestTransformsAttr(Vt.Matrix4dArray([Gf.Matrix4d(m.T.tolist()) for m in rest]))
+    animation = UsdSkel.Animation.Define(stage, "/Root/Rig/Anim")
+    animation.CreateJointsAttr(paths)
+    rotations, translations = animation.CreateRotationsAttr(), animation.CreateTranslationsAttr()
+    for frame in range(10):
+        quaternions = xyzw(local[frame, :, :3, :3])
+        rotations.Set(
+            Vt.QuatfArray([Gf.Quatf(float(w), float(x), float(y), float(z)) for x, y, z, w in quaternions]), 1 + frame
+        )
+        translations.Set(Vt.Vec3fArray([Gf.Vec3f(*place) for place in local[frame, :, :3, 3].tolist()]), 1 + frame)
+    UsdSkel.BindingAPI.Apply(skeleton.GetPrim()).CreateAnimationSourceRel().SetTargets(["/Root/Rig/Anim"])
+    stage.GetRootLayer().Save()
+
+
+@pytest.mark.parametrize("up", ["Y", "Z"])
+def test_usd_text_that_pixar_s_library_wrote_is_followed(tmp_path, up):
+    pytest.importorskip("pxr", reason="needs pip install usd-core, Pixar's own writer of USD")
+    as_pixar_writes(tmp_path / "a.usda", up)
+    imported = read_motion(tmp_path / "a.usda", body=BODY)
+    assert imported.format == "usda" and imported.motion.fps == 30 and len(imported.motion) == 10
+    assert "0.01 m per unit (stated by the file)" in " ".join(imported.notes)
+    assert (joints_of(imported.motion) - joints_of(MOTION)).abs().max() < 1e-4
+
+
 def joints_of(motion) -> torch.Tensor:
     return pose_joints(BODY, motion.rotations, motion.betas, motion.transl)
 

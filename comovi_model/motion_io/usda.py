@@ -171,10 +171,10 @@ def read_usda(
     """The first Skeleton and SkelAnimation of a text file -> motion of `body` in frame "yup", and notes."""
     rate = fps or _header_number(text, "timeCodesPerSecond", _header_number(text, "framesPerSecond", 24.0))
     skeleton = skeleton_of(text, rate)
-    axis = re.search(r'^\s*upAxis\s*=\s*"([YZ])"', text[:20_000], re.MULTILINE)
+    ours = "string comovi_body =" in text[:20_000]  # others may turn the skeleton by transforms that are not read here
     skeleton, axes = in_our_axes(
         skeleton, units=units, up=up, handedness=handedness or "right", mapping=mapping,
-        stated_units=_header_number(text, "metersPerUnit", 0.01), stated_up="zup" if axis and axis[1] == "Z" else "yup",
+        stated_units=_header_number(text, "metersPerUnit", 0.01), stated_up="yup" if ours else None,
     )  # fmt: skip
     own = _own_betas(text, body) if betas is None else betas
     motion, notes = retarget(skeleton, body, mapping=mapping, betas=own, shape=shape)
