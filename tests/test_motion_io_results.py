@@ -286,3 +286,26 @@ def test_saved_by_torch_on_a_gpu_or_as_bfloat16(tmp_path):
     assert b"X\x03\x00\x00\x00cpu" in members[pickled]
     members[pickled] = members[pickled].replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
     assert_same(read(tmp_path, motion_files.zip_with(members)).motion, MOTION)
+
+
+@pytest.mark.parametrize(
+    ("motion_of", "body_name", "same"),
+    [
+        ("SMPL neutral", "smpl_neutral", True),
+        ("SMPL+H male", "basicmodel_m_lbs_10_207_0_v1.1.0", True),
+        ("SMPL female", "SMPL_FEMALE", True),
+        ("SMPL female", "smpl_male", False),
+        ("SMPL-X neutral", "smpl_neutral", False),
+        ("SMPL-X neutral", "SMPLX_NEUTRAL", True),
+        ("mannequin-v1", "smpl_neutral", False),
+        ("SMPL neutral", "mannequin-v1", False),
+    ],
+)
+def test_shapes_are_kept_between_files_of_the_same_body(motion_of, body_name, same):
+    from dataclasses import replace
+
+    body = replace(BODY, name=body_name)
+    motion, notes = for_body(replace(MOTION, body_model=motion_of), body)
+    assert motion.body_model == body_name and len(notes) >= 1
+    assert torch.equal(motion.betas, MOTION.betas) == same
+    assert not same or torch.equal(motion.transl, MOTION.transl)
