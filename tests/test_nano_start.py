@@ -143,7 +143,7 @@ def test_a_larger_picture_is_cut_to_the_middle_and_its_camera_with_it():
 
 def test_a_picture_without_a_pose_gets_a_standing_person_and_says_so():
     assumed = start.picture_start(start.draw_start(RED_BLUE, 0).frame, None)
-    assert "--first-pose" in assumed.notices[0]
+    assert "no first pose was given" in assumed.notices[0]
     columns = np.flatnonzero(body_mask(assumed.motion_map).any(0))
     assert abs((columns[0] + columns[-1]) / 2 - WIDTH / 2) < 3
 
