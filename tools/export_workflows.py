@@ -36,7 +36,7 @@ async ({api, flow}) => {
   await app.loadApiJson(api, flow.name);
   const graph = app.rootGraph ?? app.graph;
   const node = id => graph.getNodeById(id) ?? graph.getNodeById(String(id));
-  const MARGIN = 20, GAP = 40, TITLE = 34, GROUP_TITLE = 50, BETWEEN = 40;
+  const MARGIN = 20, GAP = 40, BELOW = 56, TITLE = 34, GROUP_TITLE = 50, BETWEEN = 40;
   const add = (id, values) => {
     const item = node(id);
     if (values.title) item.title = values.title;
@@ -52,7 +52,6 @@ async ({api, flow}) => {
     return item;
   };
   let x = 0;
-  const tops = [];
   if (flow.note) {
     const note = LiteGraph.createNode('MarkdownNote');
     graph.add(note);
@@ -72,10 +71,10 @@ async ({api, flow}) => {
         for (const values of stack) {
           const item = add(values.id, values);
           item.pos = [inner_x, inner_y];
-          inner_y += item.size[1] + GAP + TITLE;
+          inner_y += item.size[1] + BELOW + TITLE;
           wide = Math.max(wide, item.size[0]);
         }
-        bottom = Math.max(bottom, inner_y - GAP - TITLE);
+        bottom = Math.max(bottom, inner_y - BELOW - TITLE);
         inner_x += wide + GAP;
       }
       const frame = new LGraphGroup(group.title);
