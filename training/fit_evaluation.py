@@ -12,6 +12,8 @@ mpjpe_mm, root_mm, normal_deg   from the true first pose. Joints: mean distance 
 _perturbed                      all 24 joints of the first pose turned by 20 degrees about random axes
 _blind                          no first pose; shape and camera known
 _mild, _medium                  true first pose, map disturbed as generators do (fit_clips.MILD, MEDIUM), then the codec
+_betas, _focal                  only with --variants: shape off by 1 standard deviation in each parameter; focal length
+                                10 % too long. The root is then off by the same share of its distance
 worst_mpjpe_mm, worst_clip      the worst of all fits
 failed                          fits whose mean joint error is above 80 mm
 unflagged_failures              of these, the ones in which less than a quarter of the frames above 80 mm is flagged
@@ -42,7 +44,7 @@ from ..comovi_model.body.mannequin import load_mannequin
 from ..comovi_model.body.map_render import vertex_normals, visible_body
 from ..comovi_model.body.motion import BodyMotion
 from ..comovi_model.body.rotations import axis_angle_to_matrix
-from ..comovi_model.body.smpl import BodyModel, pose_body, pose_joints
+from ..comovi_model.body.smpl import BodyModel, pose_body, pose_joints, rest_joints
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.files import atomic_path
 from ..comovi_model.fit import fit_motion_map
@@ -53,6 +55,8 @@ GOOD_MM = 40.0
 FLAGGED_SHARE = 0.25  # of the failing frames, for a failed clip to count as flagged
 TURN_DEGREES = 20.0
 VARIANTS = ("", "_perturbed", "_blind", "_mild", "_medium")
+EXTRA_VARIANTS = ("_betas", "_focal")  # measured where asked for
+FOCAL_ERROR = 1.1
 NORMAL_FRAMES = 4  # every fourth frame is drawn for normal_deg
 BARS = {
     "mpjpe_mm": 25.0, "root_mm": 30.0, "normal_deg": 6.0, "mpjpe_mm_perturbed": 30.0, "mpjpe_mm_blind": 35.0,
@@ -93,6 +97,21 @@ def perturbed(start: BodyMotion, seed: int) -> BodyMotion:
     return replace(start, rotations=start.rotations @ axis_angle_to_matrix(axes * math.radians(TURN_DEGREES)))
 
 
+def wrong_betas(body: BodyModel, start: BodyMotion, seed: int) -> BodyMotion:
+    """Every shape parameter off by a normal number of spread 1; the pelvis stays where it is."""
+    betas = start.betas + torch.randn(10, generator=torch.Generator().manual_seed(seed))
+    moved = rest_joints(body, start.betas)[0] - rest_joints(body, betas)[0]
+    return replace(start, betas=betas, transl=start.transl + moved)
+
+
+def wrong_focal(start: BodyMotion) -> BodyMotion:
+    """A focal length 10 % too long, and the body as much further away."""
+    assert start.camera is not None
+    K = start.camera.K.clone()
+    K[0, 0], K[1, 1] = FOCAL_ERROR * K[0, 0], FOCAL_ERROR * K[1, 1]
+    return replace(start, camera=replace(start.camera, K=K), transl=start.transl * torch.tensor([1, 1, FOCAL_ERROR]))
+
+
 def joint_errors(body: BodyModel, found: BodyMotion, true: BodyMotion) -> tuple[Tensor, Tensor]:
     """Mean distance of the joints with pelvis on pelvis, and distance of the pelvis, (F,) mm each."""
     ours, theirs = (pose_joints(body, m.rotations, m.betas, m.transl) for m in (found, true))
@@ -126,13 +145,19 @@ def _body() -> BodyModel:
 def fit_variant(clip: FitClip, frames: np.ndarray, variant: str) -> Measured:
     """Fits the decoded frames of a clip, starting as the variant says, and measures."""
     body, true = _body(), clip.motion
-    start: BodyMotion | None = true.slice(0, 1)
+    first = true.slice(0, 1)
+    start: BodyMotion | None = first
     if variant == "_perturbed":
-        start = perturbed(true.slice(0, 1), clip.noise_seed)
+        start = perturbed(first, clip.noise_seed)
     if variant == "_blind":
         start = None
+    if variant == "_betas":
+        start = wrong_betas(body, first, clip.noise_seed)
+    if variant == "_focal":
+        start = wrong_focal(first)
+    given = start or true
     begin, begin_cpu = time.perf_counter(), time.process_time()
-    result = fit_motion_map(frames, body, start, camera=true.camera, betas=true.betas)
+    result = fit_motion_map(frames, body, start, camera=given.camera, betas=given.betas)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
     joints, root = joint_errors(body, result.motion, true)
     return Measured(
@@ -159,7 +184,7 @@ def measure_clip(seed: int, index: int, variants: tuple[str, ...] = VARIANTS) ->
 def figures_of(clips: dict[str, dict[str, Measured]]) -> dict:
     """All figures; keys of `clips` are "number name"."""
     figures: dict = {}
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, *EXTRA_VARIANTS):
         fits = [measured[variant] for measured in clips.values() if variant in measured]
         if fits:
             figures[f"mpjpe_mm{variant}"] = float(np.mean([fit.mpjpe for fit in fits]))
@@ -237,8 +262,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--workers", type=int, default=1, help="processes; each uses one thread")
-    names = [variant.removeprefix("_") or "true" for variant in VARIANTS]
-    parser.add_argument("--variants", default=",".join(names), help="which of true,perturbed,blind,mild,medium")
+    names = [variant.removeprefix("_") or "true" for variant in (*VARIANTS, *EXTRA_VARIANTS)]
+    usual = ",".join(names[: len(VARIANTS)])
+    parser.add_argument("--variants", default=usual, help=f"which of {','.join(names)} ({usual})")
     arguments = parser.parse_args()
     chosen = arguments.variants.split(",")
     if not set(chosen) <= set(names):

@@ -19,14 +19,14 @@ from .priors import prediction_spread
 from .score import LIMBS, Score, score_poses
 from .solve import Pull, fit_poses
 from .surface import Pose, Subject, join_poses
-from .terms import COARSE, FINE, Stage
+from .terms import FINE, Stage
 
 RANDOM_CANDIDATES = 18
 RANDOM_SPREAD = (0.7, 0.6, 0.2)  # radians at shoulder or hip, elbow or knee, wrist or ankle
 RANKED, DRAWN = 300, 40  # candidates that are looked at more closely
 VARIED, VARIANTS, VARIANT_SPREAD = 8, 14, (0.25, 0.25, 0.15)  # the best are varied once more
-REFINED, FINISHED = 4, 2
-HOPELESS = (0.08, 0.03)  # a search ends when after drawing, after the coarse fit, all score so much worse
+REFINED = 3
+HOPELESS = 0.06  # a search ends when all candidates, as drawn, score so much worse
 GAIN = 0.012  # of the score, or the limb stays: hidden limbs gain less by chance, lost ones 0.02 and more
 
 
@@ -103,19 +103,15 @@ def search_limb(
     candidates = _different(candidates, score_limbs(subject, behind, candidates).argsort(), limb, VARIED)
     candidates = _varied(candidates, limb, seed=17 * frame + limb)
     drawn = score_limbs(subject, behind, candidates)
-    if float(drawn.min()) > float(score.mean[0]) + HOPELESS[0]:
+    if float(drawn.min()) > float(score.mean[0]) + HOPELESS:
         return pose, score, False
     chosen = _different(candidates, drawn.argsort(), limb, REFINED, 0.5)
     at = torch.full((len(chosen),), frame, device=pose.transl.device)
     spread = prediction_spread(0.5)
     spread[list(LIMBS[limb])] = 1.5
-    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, COARSE, 3, Pull(0.5, chosen, spread, 0.03))
-    coarse = score_poses(subject, seen, at[: len(chosen)], chosen).mean
-    if float(coarse.min()) > float(score.mean[0]) + HOPELESS[1]:
-        return pose, score, False
-    chosen = chosen[coarse.argsort()[:FINISHED]]
-    chosen = fit_poses(subject, seen, at[: len(chosen)], chosen, fine, 3, Pull(0.3, chosen, spread, 0.03))
-    scores = score_poses(subject, seen, at[: len(chosen)], chosen)
+    # Fine steps only: coarse ones pull limbs to pixels of others and score worse than where they began.
+    chosen = fit_poses(subject, seen, at, chosen, fine, 4, Pull(0.4, chosen, spread, 0.03))
+    scores = score_poses(subject, seen, at, chosen)
     # Among limbs that explain the picture alike (a hidden one), the one nearest to the present pose is likeliest.
     apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))
     winner = int((scores.mean + 0.5 * GAIN * (apart / 4).clamp_max(1)).argmin())

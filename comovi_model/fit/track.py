@@ -21,6 +21,8 @@ from .terms import COARSE, FINE, Stage
 BLIND_AFTER = (2, 8)  # failing frames in a row, after which the person is sought blind
 MOMENTUM = 0.7  # of the last step that the prediction repeats
 FINE_STEPS = 5
+WRONG = 0.03  # above it, the worst limb is searched in any case
+SUSPECT = 0.02  # a score above the usual one by this asks for another try
 LOST = 0.015  # a limb is searched for when it adds so much more than usual to the score
 REST = 3  # frames without a new search of a limb that was not found
 LARGEST_SHARE = 1.0  # searches per frame, on average
@@ -96,7 +98,7 @@ def follow(track: Track, start: int, direction: int) -> None:
     """Fits frames after (direction 1) or before (-1) `start`, whose pose is known."""
     usual = track.limbs[start].clone()
     frame, before = start, None
-    good, failures = track.at(start), 0
+    good, failures, level = track.at(start), 0, float(track.score[start])
     budget = max(2, round(LARGEST_SHARE * len(track.seen)))
     rest = [0] * len(LIMBS)  # frames during which a limb that could not be found is left alone
     while 0 <= frame + direction < len(track.seen):
@@ -108,17 +110,22 @@ def follow(track: Track, start: int, direction: int) -> None:
             before = None
             continue
         at = torch.tensor([frame], device=last.transl.device)
-        pose = fit_poses(track.subject, track.seen, at, guess, COARSE, 1, expecting(guess, 1.5, 0.3))
-        pose = fit_poses(track.subject, track.seen, at, pose, track.fine, FINE_STEPS, expecting(guess, 1.0, 0.3))
+        pose = fit_poses(track.subject, track.seen, at, guess, track.fine, FINE_STEPS, expecting(guess, 1.0, 0.3))
         pose, score = best_of(track.subject, track.seen, frame, [pose, guess, last])  # descent may lead astray
+        if float(score.mean) > level + SUSPECT:  # a fast movement needs the wide reach of the coarse stage
+            wide = fit_poses(track.subject, track.seen, at, guess, COARSE, 2, expecting(guess, 1.5, 0.3))
+            wide = fit_poses(track.subject, track.seen, at, wide, track.fine, FINE_STEPS, expecting(guess, 1.5, 0.3))
+            pose, score = best_of(track.subject, track.seen, frame, [pose, wide])
         rest = [max(0, frames - 1) for frames in rest]
-        lost = [limb for limb in range(len(LIMBS)) if not rest[limb] and score.limbs[0, limb] > usual[limb] + LOST]
-        lost.sort(key=lambda limb: float(usual[limb] - score.limbs[0, limb]))
+        excess = (score.limbs[0] - usual).tolist()
+        lost = [limb for limb in range(len(LIMBS)) if excess[limb] > (3 if rest[limb] else 1) * LOST]
+        if not lost and float(score.mean) > level + WRONG:
+            lost = [limb for limb in (max(range(len(LIMBS)), key=excess.__getitem__),) if not rest[limb]]
+        lost.sort(key=lambda limb: -excess[limb])
         for limb in lost[: min(2, budget)]:
             budget -= 1
-            if score.limbs[0, limb] > usual[limb] + LOST:  # still: the other limb's search fits the whole body
-                pose, score, better = find_limb(track, frame, pose, score, limb, [last, guess])
-                rest[limb] = 0 if better else REST
+            pose, score, better = find_limb(track, frame, pose, score, limb, [last, guess])
+            rest[limb] = 0 if better else REST
         track.put(frame, pose, score)
         # The usual cost follows slowly, and hardly upwards: what stays lost must not become usual.
         if float(score.mean) > score_limit(track):  # lost: the next frame begins where all was well
@@ -131,6 +138,7 @@ def follow(track: Track, start: int, direction: int) -> None:
         failures, good = 0, pose
         rise = score.limbs[0] - usual
         usual += torch.where(rise > 0, 0.05, 0.3) * rise
+        level += (0.05 if float(score.mean) > level else 0.3) * (float(score.mean) - level)
         before = last
 
 
@@ -192,8 +200,7 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
             options.append(Pose(mixed, own.transl))
         at = torch.tensor([frame], device=own.transl.device)
         option, _ = best_of(track.subject, track.seen, frame, options)
-        fitted = fit_poses(track.subject, track.seen, at, option, COARSE, 1, expecting(option, 2.0, 0.3))
-        fitted = fit_poses(track.subject, track.seen, at, fitted, track.fine, 4, expecting(option, 2.0, 0.3))
+        fitted = fit_poses(track.subject, track.seen, at, option, track.fine, 4, expecting(option, 2.0, 0.3))
         pose, score = best_of(track.subject, track.seen, frame, [own, option, fitted])
         if score.mean[0] > track.score[frame] - 0.004:
             pose, score = own, track.score_at(frame)
