@@ -254,6 +254,17 @@ def test_ten_thousand_frames_are_read_in_seconds(tmp_path):
     assert time.process_time() - before < 20  # measured 2.5 s
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("0.0333", 30), ("0.033333", 30), ("0.0333333", 30), ("0.00833", 120), ("0.008333", 120), ("0.0625", 16),
+     ("0.03337", 30 / 1.001), ("0.0333667", 30 / 1.001), ("0.0417083", 24 / 1.001), ("0.04", 25), ("0.0166667", 60),
+     ("0.01667", 60), ("0.0357", 28), ("0.0362500", 1 / 0.03625), ("1.5", 1 / 1.5), ("1e-2", 100)],
+)  # fmt: skip
+def test_a_rounded_frame_time_is_the_rate_that_was_meant(text, rate):
+    motion, _ = read_bvh(TEXT.replace("Frame Time: 0.0625", f"Frame Time: {text}"), BODY)
+    assert motion.fps == pytest.approx(rate, rel=1e-9)
+
+
 TEXT = format_bvh(bvh_of(MOTION, BODY))
 
 

@@ -161,6 +161,18 @@ def test_an_armature_of_other_axes_units_and_rest_rotations_is_followed(tmp_path
     assert torch.allclose(imported.motion.rotations, MOTION.rotations, atol=1e-3)
 
 
+@pytest.mark.parametrize("rate", [24, 30 / 1.001, 12.5, 17.3, 120])
+def test_the_rate_is_told_from_the_keys(tmp_path, rate):
+    motion = replace(motion_files.smooth_motion(BODY, 40), fps=rate)
+    content = bytearray(write_motion(tmp_path / "a.glb", motion, BODY).read_bytes())
+    place = content.index(b'"fps"')
+    content[place : place + 5] = b'"xps"'
+    (tmp_path / "a.glb").write_bytes(bytes(content))
+    found = read_motion(tmp_path / "a.glb", body=BODY)
+    assert found.motion.fps == pytest.approx(rate, rel=1e-5) and len(found.motion) == 40
+    assert "told from the times of the keys" in found.notes[0]
+
+
 def test_another_rate_is_sampled_between_the_keys(tmp_path):
     (tmp_path / "a.glb").write_bytes(as_blender_writes(True))
     twice = read_motion(tmp_path / "a.glb", body=BODY, fps=60).motion

@@ -152,12 +152,4 @@ def skeleton_of(bvh: BvhText, fps: float | None = None) -> Skeleton:
             turns[:, joint] = turns[:, parent] @ rotations[:, joint]
             places[:, joint] = places[:, parent] + (turns[:, parent] @ positions[:, joint, :, None])[..., 0]
             rest[joint] = rest[parent] + bvh.offsets[joint]
-    return Skeleton(bvh.names, bvh.parents, rest, turns, places, fps or _neat_rate(1 / bvh.frame_time))
-
-
-def _neat_rate(fps: float) -> float:
-    """1 / 0.033333 is meant to be 30."""
-    near = round(fps)
-    if near and abs(fps / near - 1) < 2e-3 and abs(fps - near) < 0.02:
-        return float(near)
-    return fps
+    return Skeleton(bvh.names, bvh.parents, rest, turns, places, fps or round(1 / bvh.frame_time, 9))

@@ -185,7 +185,7 @@ def _motion_header(text: str) -> tuple[int, float, str]:
             if lower[:1] == ["frames"] and len(words) == 2:
                 count, used = int(words[1]), number + 1
             elif lower[:2] == ["frame", "time"] and len(words) == 3:
-                time, used = float(words[2]), number + 1
+                time, used = _meant(words[2]), number + 1
         except ValueError:
             raise ComoviError(f"expected a number in {line.strip()[:60]!r} of the BVH file.") from None
         if count >= 0 and time >= 0:
@@ -193,6 +193,18 @@ def _motion_header(text: str) -> tuple[int, float, str]:
     if count < 0 or not 1e-6 < time < 1e4:
         raise ComoviError("the MOTION part of the BVH file lacks a usable Frames or Frame Time.")
     return count, time, text.split("\n", used)[used] if text.count("\n") >= used else ""
+
+
+def _meant(text: str) -> float:
+    """The frame time that was rounded to this text: "0.0333" is 1/30, "0.03337" is 1.001/30, "0.0625" is itself."""
+    time = float(text)
+    decimals = len(text.lower().split("e")[0].partition(".")[2])
+    if "e" in text.lower() or not 1e-6 < time < 10:
+        return time
+    for rate in (round(1 / time), round(1.001 / time) / 1.001):
+        if rate > 0 and abs(1 / rate - time) <= 0.5 * 10.0**-decimals + 1e-12:
+            return 1 / rate
+    return time
 
 
 def parse_numbers(text: str, kind: str) -> np.ndarray:

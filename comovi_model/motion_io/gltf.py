@@ -206,9 +206,14 @@ def _rate(gltf: Gltf, keys: list[np.ndarray], fps: float | None) -> tuple[float,
     longest = max(keys, key=len)
     if len(longest) < 2:
         return DEFAULT_RATE, "assumed"
-    rate = 1 / float(np.median(np.diff(longest)))
-    near = round(rate)
-    return (float(near) if near and abs(rate / near - 1) < 2e-3 else rate), "told from the times of the keys"
+    steps = np.diff(longest)
+    step = float(np.median(steps))
+    if np.abs(steps - step).max() < 0.01 * step:  # evenly: the whole length tells more than one step in float32
+        step = float(longest[-1] - longest[0]) / len(steps)
+    near = next(
+        (fps for fps in (round(1 / step), round(1.001 / step) / 1.001) if fps and abs(fps * step - 1) < 2e-4), None
+    )
+    return float(near or 1 / step), "told from the times of the keys"
 
 
 def _local(nodes: list[dict[str, Any]], tracks: Mapping[tuple[int, str], _Track], at: np.ndarray) -> list[np.ndarray]:
