@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +213,51 @@ def gltf_joints(gltf) -> np.ndarray:
             turned[number] = turned[parent] @ turn
             placed_at[number] = placed_at[parent] + (turned[parent] @ move[..., None])[..., 0]
     return np.stack([placed_at[number] for number in joints], 1)
+
+
+THREE_SCRIPT = """
+import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+const [three, fps, ...files] = process.argv.slice(1);
+globalThis.self = globalThis;
+const THREE = await import(pathToFileURL(three + '/build/three.module.js').href);
+const { GLTFLoader } = await import(pathToFileURL(three + '/examples/jsm/loaders/GLTFLoader.js').href);
+const all = [], place = new THREE.Vector3();
+for (const file of files) {
+  const gltf = await new GLTFLoader().parseAsync(new Uint8Array(readFileSync(file)).buffer, '');
+  const mixer = new THREE.AnimationMixer(gltf.scene), clip = gltf.animations[0], frames = [];
+  const action = mixer.clipAction(clip).setLoop(THREE.LoopOnce);
+  action.clampWhenFinished = true;
+  action.play();
+  let mesh;
+  gltf.scene.traverse(node => { if (node.isSkinnedMesh) mesh = node; });
+  for (let frame = 0; frame <= Math.round(clip.duration * fps); frame++) {
+    mixer.setTime(frame / fps);
+    action.paused = false;
+    gltf.scene.updateMatrixWorld(true);
+    frames.push(mesh.skeleton.bones.map(bone => bone.getWorldPosition(place).toArray()));
+  }
+  all.push(frames);
+}
+console.log(JSON.stringify(all));
+"""
+
+
+def test_three_js_plays_the_same_joints(tmp_path):
+    """The library that ComfyUI's 3D preview and most web pages play GLB with."""
+    root = Path(__file__).resolve().parent.parent
+    places = [os.environ.get("THREE", ""), str(root / "tools" / "player" / "node_modules" / "three")]
+    three = next((place for place in places if place and (Path(place) / "build" / "three.module.js").exists()), None)
+    if three is None or shutil.which("node") is None:
+        pytest.skip("needs node and `npm i three` (set THREE to its folder, or npm install in tools/player)")
+    files, wanted = [], []
+    for seed in range(COUNT):
+        motion = replace(random_motion(seed, TOY), fps=16.0)
+        files.append(str(write_motion(tmp_path / f"{seed}.glb", motion, TOY)))
+        wanted.append(joints_of(placed(motion, TOY, "yup"), TOY).numpy())
+    command = ["node", "--input-type=module", "-e", THREE_SCRIPT, three, "16", *files]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert np.abs(np.array(found) - np.stack(wanted)).max() < TOLERANCE
 
 
 def test_trimesh_reads_the_meshes(tmp_path):
