@@ -105,7 +105,8 @@ def search_limb(
     drawn = score_limbs(subject, behind, candidates)
     if float(drawn.min()) > float(score.mean[0]) + HOPELESS:
         return pose, score, False
-    chosen = _different(candidates, drawn.argsort(), limb, REFINED, 0.5)
+    # The present pose takes part, so that no limb wins by what the rest of the body gains in the same steps.
+    chosen = join_poses([pose, _different(candidates, drawn.argsort(), limb, REFINED, 0.5)])
     at = torch.full((len(chosen),), frame, device=pose.transl.device)
     spread = prediction_spread(0.5)
     spread[list(LIMBS[limb])] = 1.5
@@ -115,9 +116,12 @@ def search_limb(
     # Among limbs that explain the picture alike (a hidden one), the one nearest to the present pose is likeliest.
     apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))
     winner = int((scores.mean + 0.5 * GAIN * (apart / 4).clamp_max(1)).argmin())
-    if float(scores.mean[winner]) > float(score.mean[0]) - GAIN:
-        return pose, score, False
-    return chosen[[winner]], pick(scores, [winner]), True
+    present = min(float(score.mean[0]), float(scores.mean[0]))
+    if winner and float(scores.mean[winner]) < present - GAIN:
+        return chosen[[winner]], pick(scores, [winner]), True
+    if float(scores.mean[0]) < float(score.mean[0]):
+        return chosen[[0]], pick(scores, [0]), False
+    return pose, score, False
 
 
 def _varied(poses: Pose, limb: int, seed: int) -> Pose:

@@ -165,7 +165,7 @@ def find_limb(
     found, found_score, better = search_limb(track.subject, track.seen, frame, pose, score, limb, hints, track.fine)
     if not better:
         track.in_vain.add((frame, limb))
-        return pose, score, False
+        return found, found_score, False
     at = torch.tensor([frame], device=pose.transl.device)
     again = fit_poses(track.subject, track.seen, at, found, track.fine, 3, Pull(0.3, found, prediction_spread(2), 0.06))
     again_score = score_poses(track.subject, track.seen, at, again)
