@@ -87,7 +87,7 @@ def qk_norm_rope(
 def _(
     q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor, num_heads: int, eps: float
 ) -> tuple[Tensor, Tensor]:
-    return tuple(_heads_shape(x, num_heads) for x in (q, k))  # type: ignore[return-value]
+    return tuple(_heads_shape(x, num_heads) for x in (q, k))
 
 
 @torch.library.custom_op("comovi::norm_heads", mutates_args=())

@@ -68,7 +68,7 @@ class LoadModel(io.ComfyNode):
         """A file that was exchanged under its old name is loaded again."""
         if model_name == NANO:
             return model_name
-        status = os.stat(path_of(model_name))
+        status = os.stat(str(path_of(model_name)))
         return f"{model_name} {status.st_mtime_ns} {status.st_size}"
 
     @classmethod

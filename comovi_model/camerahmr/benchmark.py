@@ -1,4 +1,4 @@
-"""Time and memory of CameraHMR at full size, random weights: `python -m comfyui_comovi.comovi_model.camerahmr.benchmark`.
+"""CameraHMR at full size with random weights: `python -m comfyui_comovi.comovi_model.camerahmr.benchmark`.
 
 Prints seconds for one picture (both networks, crop and cameras) after one warm-up, and the peak of resident memory.
 """

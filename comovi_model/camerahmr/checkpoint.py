@@ -127,7 +127,7 @@ class _Storage:
         self.dtype = dtype
 
 
-class _TensorReader(pickle._Unpickler):  # type: ignore[name-defined]  # the Python one: bounded memory
+class _TensorReader(pickle._Unpickler):  # the Python one: bounded memory
     """Builds tensors; every other name becomes a stand-in that swallows what is given to it."""
 
     def __init__(self, archive: zipfile.ZipFile, member: str):

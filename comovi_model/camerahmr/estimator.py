@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from .decoder import DecoderConfig, Heads, SmplHead, rotations_from_columns
 from .field_of_view import CHANNEL_ORDERS, FieldOfViewNet, focal_from_field_of_view, network_picture
 from .vit import VisionTransformer, VitConfig
 
-Box = tuple[float, float, float, float] | Sequence[float] | np.ndarray | Tensor
+Box = Any  # four numbers in a tuple, list, array or tensor: left, top, right, bottom in pixels
 BODY_MODEL = "smpl-neutral"
 
 

@@ -20,7 +20,7 @@ from .vit import VitConfig
 if TYPE_CHECKING:
     from ..verify import Golden
 
-Case = tuple[str, dict[str, Tensor]]
+Case = tuple[str, Mapping[str, Tensor]]
 
 
 def is_result(name: str) -> bool:
@@ -133,7 +133,8 @@ def network_cases(golden: Golden, picture: np.ndarray) -> Iterator[Case]:
 
 def head_tensors(head: SmplHead, tokens: Tensor, condition: Tensor, golden: Golden) -> Mapping[str, Tensor]:
     """What happens inside the head."""
-    part, seen = head.transformer, []
+    part = head.transformer
+    seen: list[Tensor] = []
     query = head.query(condition)
     embedded = part.to_token_embedding(query) + part.pos_embedding
     token = part.transformer(embedded, tokens, seen)

@@ -47,7 +47,8 @@ class MotionSide(_Side):
 
     def __init__(self, config: DualBranchConfig, peer: int, **options: Any):
         super().__init__(config, peer, **options)
-        self.blocks, self.head = nn.ModuleList(), None
+        self.blocks = nn.ModuleList()
+        self.register_module("head", None)
         self._sent: list[tuple[Any, Tensor]] = []
 
     def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:
@@ -71,7 +72,7 @@ class VideoSide(_Side):
 
     def __init__(self, config: DualBranchConfig, peer: int, **options: Any):
         super().__init__(config, peer, **options)
-        self.motion = None
+        self.register_module("motion", None)
         self.zero_linear_blocks = nn.ModuleList()
 
     def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:

@@ -47,8 +47,8 @@ class LiteralDualBranch:
         tokens = timestep.repeat_interleave(grid[1] * grid[2], dim=1)  # (B, L): one time per token
         e, e0 = self.time(tokens)
         context = network.text_embedding(F.pad(text, (0, 0, 0, network.config.text_len - text.shape[1])).to(self.dtype))
-        axes = [torch.arange(count, dtype=torch.float64, device=video.device) for count in grid]
-        angles = rope_angles(*axes, network.config.head_dim)
+        frames, rows, columns = (torch.arange(count, dtype=torch.float64, device=video.device) for count in grid)
+        angles = rope_angles(frames, rows, columns, network.config.head_dim)
         freqs = torch.polar(torch.ones_like(angles), angles)  # (L, d / 2) complex128
         x_v, x_m = self.patches(network, video), self.patches(network.motion, motion)
         layers = [layer + network.config.num_layers if layer < 0 else layer for layer in pose_from_layers]

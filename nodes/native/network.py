@@ -197,7 +197,8 @@ class ComfyDualBranch(DualBranch):
                 "init_pose": request.init_pose.to(context).expand(len(context), -1),
                 "pose_from_layers": (self.config.num_layers - 1,),
             }
-        output: DualBranchOutput = super().forward(*halves, times[0], context, motion_timestep=times[1], **pose)
+        video, motion = halves
+        output: DualBranchOutput = super().forward(video, motion, times[0], context, motion_timestep=times[1], **pose)
         if request is not None and output.pose is not None:
             request.poses = output.pose[:, 0].float()
         return output.video, output.motion
@@ -241,11 +242,14 @@ class ComfyDualBranch(DualBranch):
             inner = super().layer
 
             def original(args: dict[str, Any]) -> dict[str, Any]:
-                return {"img": inner(i, *args["img"], step)}
+                video, motion = args["img"]
+                return {"img": inner(i, video, motion, step)}
 
             inputs = {"img": (x_v, x_m), "txt": step.embedded_text, "vec": step.video_time.e0, "pe": step.rope}
             x_v, x_m = replace({**inputs, "transformer_options": options}, {"original_block": original})["img"]
-        for patch in options.get("patches", {}).get("double_block", ()) if x_v is not None else ():
+        for patch in options.get("patches", {}).get("double_block", ()):
+            if x_v is None:
+                break
             inputs = {"img": x_v.flatten(1, 2), "vec": step.video_time.e, "block_index": i, "img_offset": 0}
             x_v = patch({**inputs, "x": x_v, "transformer_options": options})["img"].unflatten(1, x_v.shape[1:3])
         return x_v, x_m
@@ -255,11 +259,13 @@ class ComfyDualBranch(DualBranch):
         asked = _call.get().options.get("rope_options")
         if not asked:
             return super().rope(grid, device, dtype)
-        axes = []
-        for count, axis in zip(grid, "tyx", strict=True):
-            places = torch.arange(count, dtype=torch.float64, device=device)
-            axes.append(places * asked.get(f"scale_{axis}", 1.0) + asked.get(f"shift_{axis}", 0.0))
-        angles = rope_angles(*axes, self.config.head_dim)
+
+        def places(count: int, axis: str) -> Tensor:
+            whole = torch.arange(count, dtype=torch.float64, device=device)
+            return whole * asked.get(f"scale_{axis}", 1.0) + asked.get(f"shift_{axis}", 0.0)
+
+        frames, rows, columns = grid
+        angles = rope_angles(places(frames, "t"), places(rows, "y"), places(columns, "x"), self.config.head_dim)
         return RopeTable(angles.cos().to(dtype), angles.sin().to(dtype))
 
     def product_dtype(self, device: torch.device) -> torch.dtype:

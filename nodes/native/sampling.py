@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ def install(patcher: Any) -> Any:
 
 
 def around_sampling(
-    executor: Callable[..., Tensor],
+    executor: Any,
     noise: Tensor,
     latent_image: Tensor,
     sampler: Any,
