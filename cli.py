@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
   comovi map motion.npz --out map.mp4            draw a motion as the motion map that the model sees
   comovi convert walk.bvh walk.npz               a motion file of another tool into ours, or the other way round
+  comovi clean walk.bvh out.npz --foot-lock      mend, smooth and ground a motion
   comovi show motion.npz --video video.mp4       a page that plays the moving body in 3D beside its video
   comovi doctor                                  what is installed, what will be used and why
   comovi verify comovi_tiny_A.safetensors        compare our numbers with the official network's

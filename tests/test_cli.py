@@ -14,7 +14,7 @@ from comfyui_comovi import __version__, cli
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import write_image
 
-VERBS = ["demo", "generate", "info", "map", "doctor", "verify", "evaluate"]
+VERBS = ["demo", "generate", "info", "map", "convert", "clean", "show", "doctor", "verify", "evaluate"]
 
 
 def help_of(capsys, *argv):

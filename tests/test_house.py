@@ -39,6 +39,9 @@ SUB_ROOMS = {  # inside comovi_model: what each may import besides itself and th
     "nano": {"wan", "body", "comovi"},
     "clean": {"body", "nano"},
     "camerahmr": {"body", "wan"},
+    "motion_io": {"body", "clean"},
+    "fit": {"body"},
+    "show": {"body", "clean", "motion_io"},
 }
 RUNTIME = {"torch", "numpy", "PIL", "safetensors", "av", "tqdm"}
 OPTIONAL = {"triton", "xformers", "smplx", "nvdiffrast", "deepspeed", "scenedetect", "scipy", "flash_attn", "numba"}
