@@ -224,7 +224,7 @@ def image_to_video(
             ],
             [Group("6  In 3D", GREEN, [look_3d(Out("motion", "motion"), prefix + "_body")])],
         ],
-        note_height=900,
+        note_height=720,
     )
 
 
@@ -285,7 +285,7 @@ MOTION_ONLY = Flow(
         ],
         [Group("6  In 3D", GREEN, [look_3d(Out("motion", "motion"), "comovi/motion_only_body")])],
     ],
-    note_height=820,
+    note_height=700,
 )
 
 FULL_FLOWS = [IMAGE_TO_VIDEO, LOW_VRAM, MOTION_ONLY]

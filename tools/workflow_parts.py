@@ -51,7 +51,7 @@ class Flow:
     title: str
     columns: list[list[Group]]  # from left to right, each from top to bottom
     note_width: int = 440
-    note_height: int = 760
+    note_height: int = 640
 
     def note(self) -> str:
         """workflow_notes/NAME.md with the parts that it names in braces."""
