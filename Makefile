@@ -4,6 +4,8 @@
 
 VENV ?= .venv
 ARGS ?=
+# Tests run in as many processes as there are cores, four at most: each may start ComfyUI servers of its own.
+SIDE_BY_SIDE = -n auto --maxprocesses=4 --dist loadfile
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 # The interpreter that builds the environment: PYTHON when given, else python3 when it is 3.10 to 3.13, else the newest
@@ -28,11 +30,11 @@ demo: $(VENV)/.ready-run
 	$(VENV)/bin/comovi demo --out comovi_demo --overwrite $(ARGS)
 
 test: $(VENV)/.ready-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # The servers of these tests run on ComfyUI's own Python; the tests themselves on ours.
 test-comfyui: $(VENV)/.ready-test
-	$(VENV)/bin/python -m pytest tests/comfyui $(ARGS)
+	$(VENV)/bin/python -m pytest tests/comfyui $(SIDE_BY_SIDE) $(ARGS)
 
 node-snapshot: $(VENV)/.ready-test
 	$(VENV)/bin/python -m pytest tests/comfyui/test_schema.py -k snapshot --write-snapshot $(ARGS)
