@@ -9,7 +9,7 @@ import torch
 from comfyui_comovi.comovi_model.nano.generate import NanoSettings
 from nano_graph import nano_model, psnr, relative
 
-FP8_ERROR = 0.12  # of the whole latent, against the weights as they are
+FP8_ERROR = 0.03  # of the whole latent, against the weights as they are; measured 0.012 (e4m3fn), 0.022 (e5m2)
 RANK = 4
 
 
