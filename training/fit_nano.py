@@ -5,7 +5,9 @@
 Cases are those of `comovi evaluate nano`: held-out sentences and start frames. Means over clips and frames 1.. :
 
 iou          overlap of the silhouettes of the map and of the found body drawn with the map's camera. The head gives no
-             path, so its body is placed on each silhouette first (nano_redraw); the fit has found its path itself
+             path, so its body is placed on each silhouette first (nano_redraw); the fit has found its path itself.
+             The silhouette of the map is where the luma has fallen by half (fit.observation.foreground)
+iou_halo     the same with everything as the silhouette that is not white, soft halos included (nano_metrics)
 joint_mm     joints, pelvis on pelvis, against the motion that the sentence was drawn with. The model may rightly show
              another one, so this compares the two, it does not judge them
 apart_mm     the same between head and fit
@@ -29,6 +31,7 @@ from ..comovi_model.body.motion import BodyMotion
 from ..comovi_model.body.smpl import BodyModel, pose_body
 from ..comovi_model.files import atomic_path
 from ..comovi_model.fit import fit_motion_map
+from ..comovi_model.fit.observation import foreground
 from ..comovi_model.nano.generate import NanoSettings, generate
 from ..comovi_model.nano.model import load_nano
 from ..comovi_model.nano.people import ASSETS
@@ -68,15 +71,18 @@ def run(count: int, seed: int) -> dict:
         begin = time.process_time()
         result = fit_motion_map(motion_map, body, start_motion(case, body))
         seconds = (time.process_time() - begin) / len(motion_map)
-        found = result.motion.rotations.numpy()
+        found, fitted = result.motion.rotations.numpy(), silhouettes(body, result.motion)
+        solid = foreground(torch.from_numpy(motion_map).float() / 255).numpy()
         placed = redraw_motion(drawn_body, case.scene.betas, head, case.transl[0], case.scene.camera, shown)
         joints = {
             name: relative_joints(drawn_body, case.scene.betas, rotations)
             for name, rotations in (("head", head), ("fit", found), ("drawn", case.rotations))
         }
         row = {
-            "iou_head": frame_overlap(placed.silhouette, shown),
-            "iou_fit": frame_overlap(silhouettes(body, result.motion), shown),
+            "iou_head": frame_overlap(placed.silhouette, solid),
+            "iou_fit": frame_overlap(fitted, solid),
+            "iou_halo_head": frame_overlap(placed.silhouette, shown),
+            "iou_halo_fit": frame_overlap(fitted, shown),
             "joint_mm_head": joint_error(joints["head"], joints["drawn"]),
             "joint_mm_fit": joint_error(joints["fit"], joints["drawn"]),
             "apart_mm": joint_error(joints["head"], joints["fit"]),

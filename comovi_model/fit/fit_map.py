@@ -26,13 +26,13 @@ from .refine import bridge, refine_clip
 from .start import GOOD, find_start, fit_start, measure_colours
 from .surface import Pose, Subject, make_subject
 from .terms import FINE, Stage
-from .track import Track, empty_track, follow, score_limit, sweep
+from .track import Track, astray_limit, empty_track, follow, sweep
 
 SMALLEST_AREA = 0.002  # of the picture; less is no person
 ENOUGH_OVERLAP = 0.75  # of the silhouettes, for the colours of a start to be believed
 SMALLEST_SHARE = 0.2  # of the clip's usual area
 UNEXPLAINED = 0.2  # how much the picture of a failing frame counts in the fit of the whole clip,
-HOPELESS = 1.5  # and above which multiple of the limit it does not count at all
+HOPELESS = 1.3  # and above which multiple of the limit it does not count at all
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _refine(track: Track, settings: FitSettings, sweeps: int = 1) -> None:
     if not settings.refine_steps:
         return
     # A frame that is not explained must not pull its neighbours along.
-    limit = score_limit(track)
+    limit = astray_limit(track)
     trust = torch.where(track.score > limit, UNEXPLAINED, 1.0)
     trust = torch.where(track.empty | (track.score > HOPELESS * limit), 0.0, trust)
     track.pose = bridge(track.pose, trust > 0)

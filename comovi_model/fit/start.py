@@ -14,11 +14,11 @@ from torch import Tensor
 from ..body.rotations import axis_angle_to_matrix
 from .observation import COLOUR, CORE, Calibration, Observation
 from .priors import prediction_spread
-from .score import LIMBS, Score, score_poses
+from .score import Score, score_poses
 from .search import best_of, pick, search_limb
 from .solve import Pull, fit_poses
 from .surface import Pose, Subject, area_normals, posed_vertices, predicted_colours
-from .terms import COARSE, FINE, Stage, _visible, look, project
+from .terms import COARSE, FINE, Stage, look, project, visible_points
 
 YAWS = 8
 KEY_FRAMES = 5
@@ -130,7 +130,9 @@ def measure_colours(
     position, _ = project(vertices, level.K[at])
     facing = -(normals * F.normalize(vertices, dim=-1)).sum(-1)
     sampled = level.sample(at, position)
-    used = _visible(view, position, vertices[..., 2], 0.02) & (facing > 0.3) & (sampled[..., CORE].squeeze(-1) > 0.9)
+    used = (
+        visible_points(view, position, vertices[..., 2], 0.02) & (facing > 0.3) & (sampled[..., CORE].squeeze(-1) > 0.9)
+    )
     if int(used.sum()) < 100:
         return None
     drawn, _ = predicted_colours(subject, subject.full.part, vertices, normals)
@@ -154,6 +156,3 @@ def measure_colours(
     total = [g0 * g1 for g0, g1 in zip(before.gain, gains, strict=True)]
     rest = [g0 * o1 + o0 for g0, o1, o0 in zip(before.gain, offsets, before.offset, strict=True)]
     return Calibration((total[0], total[1], total[2]), (rest[0], rest[1], rest[2]))
-
-
-__all__ = ["GOOD", "LIMBS", "find_start", "fit_start", "measure_colours"]

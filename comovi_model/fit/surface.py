@@ -11,7 +11,7 @@ only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..body.map_colours import AMBIENT, CODES, DIFFUSE, LIGHT, SPECULAR
 from ..body.map_render import vertex_normals
-from ..body.parts import JOINT_OF_PART, NUM_JOINTS, NUM_PARTS, PARENTS
+from ..body.parts import NUM_JOINTS, NUM_PARTS, PARENTS
 from ..body.rotations import axis_angle_to_matrix, skew
 from ..body.smpl import BodyModel, shaped_vertices
 
@@ -282,13 +282,6 @@ def predicted_colours(subject: Subject, part: Tensor, points: Tensor, normals: T
     return level * code + SPECULAR, level[..., None] * slope + code[..., None] * lit_slope[..., None, :]
 
 
-def rotate_about(pose: Pose, joint: int, rotation: Tensor) -> Pose:
-    """The pose with one joint replaced by rotations (B, 3, 3)."""
-    rotations = pose.rotations.clone()
-    rotations[:, joint] = rotation
-    return replace(pose, rotations=rotations)
-
-
 def log_derivative(vector: Tensor, left: bool = False) -> Tensor:
     """Inverse right (or left) Jacobian of rotation vectors (..., 3): log(R exp(d)) = log R + this @ d."""
     angle2 = (vector * vector).sum(-1)[..., None, None]
@@ -301,6 +294,3 @@ def log_derivative(vector: Tensor, left: bool = False) -> Tensor:
     cross = skew(vector)
     identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
     return identity + (-0.5 if left else 0.5) * cross + factor * (cross @ cross)
-
-
-PART_JOINT = torch.tensor(JOINT_OF_PART)  # the joint that moves each part

@@ -166,7 +166,7 @@ def picture_rows(subject: Subject, level: Level, frame: Tensor, pose: Pose, view
         points, normals = view.vertices, view.normals
     position, slope = project(points, K)
     facing = -(normals * F.normalize(points, dim=-1)).sum(-1)  # cosine to the viewer
-    visible = _visible(view, position, points[..., 2], 0.02 if stage.fine else 0.03) & (facing > 0.05)
+    visible = visible_points(view, position, points[..., 2], 0.02 if stage.fine else 0.03) & (facing > 0.05)
     sampled = level.sample(frame, position)
     part = mesh.part[picked]
     colours, colour_turn = predicted_colours(subject, part, points, normals)
@@ -183,7 +183,7 @@ def picture_rows(subject: Subject, level: Level, frame: Tensor, pose: Pose, view
     return rows
 
 
-def _visible(view: View, position: Tensor, depth: Tensor, tolerance: float) -> Tensor:
+def visible_points(view: View, position: Tensor, depth: Tensor, tolerance: float) -> Tensor:
     """(B, P) bool: is the point the one that its pixel shows?"""
     height, width = view.depth.shape[1:]
     column, row = position[..., 0].long().clamp(0, width - 1), position[..., 1].long().clamp(0, height - 1)

@@ -12,7 +12,7 @@ from ..body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from .observation import Observation
 from .priors import prediction_spread
 from .score import LIMBS, Score, score_poses
-from .search import GAIN, best_of, pick, search_limb
+from .search import GAIN, best_of, search_limb
 from .solve import Pull, expecting, fit_poses
 from .start import find_start
 from .surface import Pose, Subject
@@ -31,6 +31,7 @@ SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.015, 0.010
 
 SCORE = 0.34  # a frame fails above this score,
 REFERENCE = 1.35  # or above this times the score that the clip began with: disturbed maps score worse;
+ASTRAY = 1.8  # times that score, a frame is not even worth starting the next one from;
 LARGEST_REFERENCE = 0.45  # but a start that fits worse than this vouches for nothing
 
 
@@ -72,6 +73,11 @@ class Track:
 def score_limit(track: Track) -> float:
     """The score above which a frame of this clip has failed."""
     return max(SCORE, REFERENCE * min(track.reference, LARGEST_REFERENCE))
+
+
+def astray_limit(track: Track) -> float:
+    """The score above which a pose is no basis for others. Frame 0 of a generated map is cleaner than the rest."""
+    return max(SCORE, ASTRAY * min(track.reference, LARGEST_REFERENCE))
 
 
 def empty_track(subject: Subject, seen: Observation, empty: Tensor, fine: Stage = FINE) -> Track:
@@ -128,11 +134,11 @@ def follow(track: Track, start: int, direction: int) -> None:
             rest[limb] = 0 if better else REST
         track.put(frame, pose, score)
         # The usual cost follows slowly, and hardly upwards: what stays lost must not become usual.
-        if float(score.mean) > score_limit(track):  # lost: the next frame begins where all was well
+        if float(score.mean) > astray_limit(track):  # lost: the next frame begins where all was well
             failures += 1
             pose, score = find_again(track, frame, good, pose, score, blind=failures in BLIND_AFTER)
             track.put(frame, pose, score)
-        if float(score.mean) > score_limit(track):
+        if float(score.mean) > astray_limit(track):
             before = None
             continue
         failures, good = 0, pose
@@ -213,6 +219,3 @@ def sweep(track: Track, direction: int, searching: bool = True) -> int:
             track.put(frame, pose, score)
             improved += 1
     return improved
-
-
-__all__ = ["Track", "empty_track", "find_limb", "follow", "pick", "predict", "sweep"]
