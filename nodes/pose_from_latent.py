@@ -15,8 +15,9 @@ from ..comovi_model.body.motion import BodyMotion as Motion
 from ..comovi_model.body.rotations import matrix_from_6d_rows
 from ..comovi_model.errors import ComoviError
 from .latents import Latent, check_samples
+from .native.checks import comovi_network
 from .native.latent_format import CHANNELS
-from .native.network import POSE_REQUEST, ComfyDualBranch, PoseRequest
+from .native.network import POSE_REQUEST, PoseRequest
 from .schema import ADVANCED, BodyMotion, make_schema
 
 SEED = 0  # of the little noise that the finished latent is read under: the answer is always the same
@@ -60,9 +61,7 @@ class PoseFromLatent(io.ComfyNode):
         cls, model: Any, positive: Any, latent: Latent, start_pose: Motion, sigma: float, batch_index: int
     ) -> io.NodeOutput:
         samples = check_samples(latent, CHANNELS, "latent", "that a CoMoVi model sampled")
-        network = model.get_model_object("diffusion_model")
-        if not isinstance(network, ComfyDualBranch):
-            raise ComoviError("model: this is not a CoMoVi model; load one with 'Load CoMoVi Model'.")
+        network = comovi_network(model)
         if network.branches != "both":
             raise ComoviError(
                 f"model: it was loaded with branches '{network.branches}', and the SMPL head reads both; load both, or "

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_comovi.comovi_model.body.rotations import matrix_from_6d_columns
 from comfyui_comovi.comovi_model.camerahmr.checkpoint import check_kind, convert, read_checkpoint
 from comfyui_comovi.comovi_model.camerahmr.crop import Square, box_of_mask, crop, square_of, translation
-from comfyui_comovi.comovi_model.camerahmr.decoder import DecoderConfig, rotations_from_columns
+from comfyui_comovi.comovi_model.camerahmr.decoder import DecoderConfig
 from comfyui_comovi.comovi_model.camerahmr.estimator import BodyNet, CameraHMR, load_camerahmr
 from comfyui_comovi.comovi_model.camerahmr.field_of_view import FieldOfViewNet, letterbox
 from comfyui_comovi.comovi_model.camerahmr.vit import VitConfig
@@ -117,7 +118,7 @@ def test_the_letterbox_keeps_the_mean_and_the_shape():
 
 
 def test_columns_make_rotations():
-    rotations = rotations_from_columns(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
+    rotations = matrix_from_6d_columns(torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(rotations.transpose(-1, -2) @ rotations, torch.eye(3).expand(50, 3, 3), atol=1e-5)
     assert torch.allclose(torch.linalg.det(rotations), torch.ones(50), atol=1e-5)
 

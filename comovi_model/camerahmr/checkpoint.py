@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,11 @@ def check_kind(tensors: Mapping[str, Tensor], path: str | Path, wanted: str) -> 
     raise ComoviError(f"{path} {problem}; use {name}.")
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str, unused: Iterable[str] = ()) -> None:
-    """Give a network its weights (float32, evaluation mode); every one must be there, others are ignored.
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Give a network its weights (float32, evaluation mode); every one must be there.
 
-    unused: beginnings of names that the file has and nobody reads; only the documentation of it.
+    Others are ignored: the published files hold layers that nobody reads (deckp, fc2, backbone.final_layer).
     """
-    del unused
     state = network.state_dict()
     missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
     shapes = [name for name in state if name in tensors and tensors[name].shape != state[name].shape]

@@ -31,7 +31,7 @@ class DecoderConfig:
 class Heads(NamedTuple):
     """What the head says about each crop."""
 
-    pose: Tensor  # (B, 144): 24 rotations as two columns each, see rotations_from_columns
+    pose: Tensor  # (B, 144): 24 rotations, the first two *columns* of each; the motion map's side has rows
     betas: Tensor  # (B, 10)
     camera: Tensor  # (B, 3): scale and shift of a weak-perspective camera over the crop
 
@@ -142,13 +142,3 @@ class SmplHead(nn.Module):
             self.decshape(token) + self.init_betas,
             self.deccam(token) + self.init_cam,
         )
-
-
-def rotations_from_columns(numbers: Tensor) -> Tensor:
-    """(..., 6) -> (..., 3, 3): the first two columns, made orthonormal; the third is their cross product.
-
-    The motion map's side of the house reads the first two *rows* (body/rotations.py): convert through matrices.
-    """
-    first, second = F.normalize(numbers[..., :3], dim=-1), numbers[..., 3:]
-    second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
-    return torch.stack((first, second, torch.linalg.cross(first, second)), dim=-1)

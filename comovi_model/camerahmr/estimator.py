@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from ..body.cameras import Camera, intrinsics
 from ..body.motion import BodyMotion
+from ..body.rotations import matrix_from_6d_columns
 from ..errors import ComoviError
 from .checkpoint import check_kind, fill, mean_parameters, read_checkpoint
 from .crop import COLUMNS, Square, camera_condition, crop, normalised, square_of, translation
-from .decoder import DecoderConfig, Heads, SmplHead, rotations_from_columns
+from .decoder import DecoderConfig, Heads, SmplHead
 from .field_of_view import CHANNEL_ORDERS, FieldOfViewNet, focal_from_field_of_view, network_picture
 from .vit import VisionTransformer, VitConfig
 
@@ -100,7 +101,7 @@ def as_motion(head: Heads, square: Square, view: Camera) -> BodyMotion:
     """What the head says of one crop as a body of one frame."""
     focal = float(view.K[0, 0])
     return BodyMotion(
-        rotations=rotations_from_columns(head.pose.unflatten(-1, (24, 6)))[None],
+        rotations=matrix_from_6d_columns(head.pose.unflatten(-1, (24, 6)))[None],
         betas=head.betas,
         transl=translation(head.camera, square, focal, view.width, view.height)[None],
         frame="camera",
@@ -131,14 +132,14 @@ def load_camerahmr(
     if mean is not None:
         tensors = {**mean_parameters(mean), **tensors}
     network = _empty(BodyNet)
-    fill(network, tensors, str(body), unused=("smpl_head.deckp.",))
+    fill(network, tensors, str(body))
     network.backbone.to(dtype)
     view = None
     if field_of_view is not None:
         tensors = read_checkpoint(field_of_view)
         check_kind(tensors, field_of_view, "field of view")
         view = _empty(FieldOfViewNet)
-        fill(view, tensors, str(field_of_view), unused=("fc2.", "backbone.final_layer."))
+        fill(view, tensors, str(field_of_view))
         view.to(device)
     return CameraHMR(network.to(device), view, fov_channels)
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..body.rotations import matrix_from_6d_columns
 from .checkpoint import fill
 from .crop import COLUMNS, SIDE, Square, camera_condition, crop, normalised, square_of, translation
-from .decoder import DecoderConfig, SmplHead, rotations_from_columns
+from .decoder import DecoderConfig, SmplHead
 from .estimator import BodyNet
 from .field_of_view import FieldOfViewNet, focal_from_field_of_view, letterbox, network_picture
 from .vit import VitConfig
@@ -41,7 +42,7 @@ def run_cases(golden: Golden) -> Iterator[Case]:
 def field_of_view_cases(golden: Golden, picture: np.ndarray) -> Iterator[Case]:
     config = golden.facts["config"]
     network = FieldOfViewNet(config["hrnet_width"], config["flnet_fc"])
-    fill(network, golden.under("flnet."), golden.path.name, unused=("fc2.", "backbone.final_layer."))
+    fill(network, golden.under("flnet."), golden.path.name)
     first, last = config["portrait_columns"]
     views = {
         "landscape": (picture, "rgb"),
@@ -98,7 +99,7 @@ def network_cases(golden: Golden, picture: np.ndarray) -> Iterator[Case]:
     vit = VitConfig(**{key: config["vit"][key] for key in ("embed_dim", "depth", "num_heads", "mlp_ratio")})
     sizes = ("dim", "depth", "heads", "dim_head", "mlp_dim", "context_dim")
     network = BodyNet(vit, DecoderConfig(**{key: config["decoder"][key] for key in sizes}))
-    fill(network, golden.under("model."), golden.path.name, unused=("smpl_head.deckp.",))
+    fill(network, golden.under("model."), golden.path.name)
     height, width = picture.shape[:2]
     square = squares(golden, picture)[0]
     focal = float(golden.tensors["fov.landscape.cam_int"][0, 0])
@@ -117,7 +118,7 @@ def network_cases(golden: Golden, picture: np.ndarray) -> Iterator[Case]:
     yield "net.backbone", {name: ours[name] for name in ours if name in golden.tensors}
     yield "net.head", head_tensors(head, tokens, condition, golden)
     said = head(tokens, condition)
-    rotations = rotations_from_columns(said.pose.unflatten(-1, (24, 6)))
+    rotations = matrix_from_6d_columns(said.pose.unflatten(-1, (24, 6)))
     yield (
         "net.out",
         {
@@ -163,4 +164,4 @@ def formula_cases(golden: Golden) -> Iterator[Case]:
         conditions.append(camera_condition(square, *view))
         translations.append(translation(camera, square, *view))
     yield "cases", {"cases.bbox_info": torch.stack(conditions), "cases.cam_t": torch.stack(translations)}
-    yield "rot6d", {"rot6d.rotmat": rotations_from_columns(golden.tensors["rot6d.input"])}
+    yield "rot6d", {"rot6d.rotmat": matrix_from_6d_columns(golden.tensors["rot6d.input"])}

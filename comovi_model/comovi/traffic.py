@@ -58,8 +58,6 @@ class Counting(TorchDispatchMode):
         if name in PRODUCTS or name == "convolution":
             self.work.product_flops += product_flops(name, inputs, outputs[0])
             return result
-        if name in ("_to_copy", "clone") and not inputs:
-            return result
         read = sum({id(value): distinct_bytes(value) for value in inputs}.values())
         moved = read + sum(value.numel() * value.element_size() for value in outputs)
         self.work.elementwise_bytes += moved

@@ -61,17 +61,13 @@ def load_patcher(
     path: str | Path | None,
     weight_dtype: str = "default",
     branches: str = "both",
-    custom_operations: Any = None,
-    tensors: Mapping[str, Tensor] | None = None,
 ) -> Any:
-    """The MODEL of a file; without a path, the nano model. `tensors`: what the file holds, when read already."""
+    """The MODEL of a file; without a path, the nano model."""
     source = Path(path) if path is not None else ASSETS / NETWORK_FILE
-    metadata: Any = {}
-    if tensors is None:
-        tensors, metadata = _read(source)
+    tensors, metadata = _read(source)
     named = name_weights(tensors, metadata or {}, source.name, branches)
-    patcher = build_patcher(named, branches, weight_dtype, custom_operations)
-    if path is not None and custom_operations is None:  # lets ComfyUI make further copies for further GPUs
+    patcher = build_patcher(named, branches, weight_dtype)
+    if path is not None:  # lets ComfyUI make further copies for further GPUs
         patcher.cached_patcher_init = (load_patcher, (str(source), weight_dtype, branches))
     patcher.set_attachments("comovi_source", source.name)  # for the model report
     return install(patcher)
@@ -105,7 +101,7 @@ def name_weights(
     named = _both_branches(found) if layout.name == "wan2.2" else dict(found)
     notes = _complete(named, config, layout, source)
     kept = {our_name(name): tensor for name, tensor in named.items() if _needed(name, branches)}
-    return NamedWeights(kept, config, _spreads(metadata, about), notes)
+    return NamedWeights(kept, config, _spreads(metadata), notes)
 
 
 def build_patcher(named: NamedWeights, branches: str, weight_dtype: str, custom_operations: Any = None) -> Any:
@@ -160,7 +156,7 @@ def _about(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[
     return about, metadata
 
 
-def _spreads(metadata: Mapping[str, str], about: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+def _spreads(metadata: Mapping[str, str]) -> tuple[list[float], list[float]] | None:
     if metadata.get("parametrization") != PARAMETRIZATION:
         return None
     return json.loads(metadata["spread_video"]), json.loads(metadata["spread_motion"])

@@ -177,8 +177,10 @@ class ComfyDualBranch(DualBranch):
             halves[0] = None
         elif self.branches == "video only":
             halves[1] = None
-        run = self._nano if self.wrappers else self._both
-        video, motion = run(halves, times, context, denoise_mask, request)
+        if self.wrappers:
+            video, motion = self._nano(halves, times, context, denoise_mask, request)
+        else:
+            video, motion = self._both(halves, times, context, request)
         parts = [half if half is not None else torch.zeros_like(x[:, :HALF]) for half in (video, motion)]
         return torch.cat([part.to(x.dtype) for part in parts], dim=1)[:, :, :frames, :height, :width]
 
@@ -187,7 +189,6 @@ class ComfyDualBranch(DualBranch):
         halves: list[Tensor | None],
         times: Tensor,
         context: Tensor,
-        mask: Tensor | None,
         request: PoseRequest | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities of the halves that are there; times (2, B, F) of video and motion."""
@@ -224,7 +225,7 @@ class ComfyDualBranch(DualBranch):
         firsts = [None if half is None else half[:, :, :1] for half in halves]
         wrapped = list(zip(self.wrappers, halves, sigmas, firsts, strict=True))
         inputs = [None if x is None else wrap.network_input(x, sigma, first) for wrap, x, sigma, first in wrapped]
-        answers = self._both(inputs, times, context, mask, request)
+        answers = self._both(inputs, times, context, request)
         video, motion = (
             None if net is None else wrap.velocity(net, x, sigma, first)
             for net, (wrap, x, sigma, first) in zip(answers, wrapped, strict=True)
