@@ -30,7 +30,13 @@ from pathlib import Path
 
 import comfyui_comovi
 import pytest
+import torch
+from comfyui_comovi.comovi_model.body.cameras import Camera
+from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.comfyui_install import Search, find_comfyui, find_old_comfyui
+from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES, ActionRequest
+from comfyui_comovi.comovi_model.nano.people import load_nano_body as drawn_body
+from comfyui_comovi.comovi_model.nano.scene import HEIGHT, WIDTH, sample_scene
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -152,3 +158,12 @@ def nano():
     import nano_graph  # torch and the nano start are needed only here
 
     return nano_graph.NanoGraph.begin
+
+
+@pytest.fixture(scope="module")
+def motion() -> BodyMotion:
+    """A step to the left of a drawn person, every fourth frame, in the camera frame."""
+    scene = sample_scene(11, drawn_body(), ActionRequest(ACTION_NAMES.index("step_aside"), "left", ""))
+    rotations, transl = (torch.from_numpy(array).float()[::4] for array in scene.camera_motion(drawn_body()))
+    camera = Camera(torch.from_numpy(scene.camera.K).float(), WIDTH, HEIGHT)
+    return BodyMotion(rotations, torch.from_numpy(scene.betas).float(), transl, "camera", camera, 16.0, "mannequin-v1")
