@@ -66,9 +66,9 @@ class Draw:
 
     def generator(self, stream: str, *, every_rank_alike: bool = False) -> torch.Generator:
         """A CPU generator for one purpose ("noise", "timesteps"); `every_rank_alike` gives all ranks the same one."""
-        from .counters import generator
+        from .counters import EVERY_RANK, generator
 
-        return generator(self.seed, stream, self.step, self.micro, -1 if every_rank_alike else self.rank)
+        return generator(self.seed, stream, self.step, self.micro, EVERY_RANK if every_rank_alike else self.rank)
 
 
 class ClipSource(Protocol):

@@ -14,7 +14,16 @@ from typing import Any
 
 from ..comovi_model.errors import ComoviError
 
-PATHS = ("run.out", "model.base", "model.init", "data.train", "data.validation", "eval.sample_prompts")
+PATHS = (
+    "run.out",
+    "model.base",
+    "model.init",
+    "stage.smpl.body",
+    "data.train",
+    "data.validation",
+    "data.config",
+    "eval.sample_prompts",
+)
 """Settings that are paths: those of a file are relative to its folder, those of the command line to where you are."""
 
 
@@ -53,7 +62,7 @@ class ModelConfig:
     base: str = ""  # weights of plain Wan2.2-TI2V-5B, copied into both branches; "" starts from random numbers
     init: str = ""  # weights of an earlier stage; wins over base
     interaction: str = "single_m2v"  # what the branches tell each other
-    network: Mapping[str, Any] = field(default_factory=dict)  # fields of DualBranchConfig that differ from full size
+    shape: Mapping[str, Any] = field(default_factory=dict)  # fields of DualBranchConfig that differ from full size
 
     def __post_init__(self) -> None:
         _choice("model.kind", self.kind, ("comovi", "nano"))
@@ -71,6 +80,7 @@ class SmplConfig:
     enabled: bool = True
     layers_per_step: int = 3  # the last one and random others
     weights: SmplWeights = SmplWeights()
+    body: str = ""  # body model file; "" takes the mannequin
 
     def __post_init__(self) -> None:
         _at_least("stage.smpl.layers_per_step", self.layers_per_step, 1)
@@ -90,6 +100,8 @@ class StageConfig:
 class LossConfig:
     video: float = 1.0
     motion: float = 1.0
+    pose: float = 8.0  # nano only
+    pose_early: float = 4.0  # nano only: the same read after a layer in the middle
     outlier: float = 0.0  # drop elements whose error is larger; 0 drops none, the released code says 50
 
 
@@ -97,11 +109,16 @@ class LossConfig:
 class NoiseConfig:
     shift: float = 5.0
     sampling: str = "stratified"  # uniform | stratified | logit_normal
-    own_timesteps: float = 0.0  # share of clips whose branches get different timesteps, one of them sometimes clean
+    location: float = 0.0  # of logit_normal
+    scale: float = 1.0  # of logit_normal
+    start: float = 0.0  # share of clips at sigma 1, where every sampling run begins
+    shared: float = 1.0  # share of clips whose two branches have the same sigma
+    clean: float = 0.0  # of the others: share in which the branch that was drawn anew is clean
 
     def __post_init__(self) -> None:
         _choice("noise.sampling", self.sampling, ("uniform", "stratified", "logit_normal"))
-        _between("noise.own_timesteps", self.own_timesteps, 0, 1)
+        for name in ("start", "shared", "clean"):
+            _between(f"noise.{name}", getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -126,13 +143,15 @@ class OptimConfig:
 class BatchConfig:
     micro: int = 1  # clips per process and micro-step
     accumulate: int = 4  # micro-steps per optimiser step
-    text_dropout: float = 0.0
+    text_dropout: float = 0.0  # share of clips without their sentence
+    word_dropout: float = 0.0  # nano only: share of words that are unknown
     readers: int = 1  # threads that read ahead; 0 reads when asked
 
     def __post_init__(self) -> None:
         _at_least("batch.micro", self.micro, 1)
         _at_least("batch.accumulate", self.accumulate, 1)
-        _between("batch.text_dropout", self.text_dropout, 0, 1)
+        for name in ("text_dropout", "word_dropout"):
+            _between(f"batch.{name}", getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +160,7 @@ class EngineConfig:
     zero: int = 3  # deepspeed: what is spread over ranks: 1 optimiser, 2 and gradients, 3 and weights; 0 nothing
     offload_optimizer: str = "none"  # none | cpu
     offload_params: str = "none"  # none | cpu
-    precision: str = "bf16"  # fp32 | bf16 (weights too; the optimiser keeps float32) | mixed (float32, bf16 products)
+    precision: str = "bf16"  # fp32 | bf16 (the optimiser keeps float32 weights) | autocast (float32, products in bf16)
     checkpointing: bool = True  # recompute the blocks in the backward pass
     compile: bool = False  # torch.compile of the blocks
     device: str = "auto"  # auto | cpu | cuda
@@ -151,7 +170,7 @@ class EngineConfig:
         _choice("engine.zero", self.zero, (0, 1, 2, 3))
         _choice("engine.offload_optimizer", self.offload_optimizer, ("none", "cpu"))
         _choice("engine.offload_params", self.offload_params, ("none", "cpu"))
-        _choice("engine.precision", self.precision, ("fp32", "bf16", "mixed"))
+        _choice("engine.precision", self.precision, ("fp32", "bf16", "autocast"))
         _choice("engine.device", self.device, ("auto", "cpu", "cuda"))
         if self.kind == "deepspeed" and self.offload_params == "cpu" and self.zero != 3:
             raise ComoviError(f"engine.offload_params needs engine.zero = 3; it is {self.zero}.")
@@ -164,7 +183,7 @@ class EngineConfig:
 @dataclass(frozen=True)
 class EmaConfig:
     enabled: bool = False
-    decay: float = 0.999
+    decay: float = 0.999  # at most; the n-th update has n / (n + 10)
     every: int = 1  # steps between updates
 
     def __post_init__(self) -> None:
@@ -176,7 +195,7 @@ class EmaConfig:
 class AdapterConfig:
     kind: str = "none"  # none | lora
     rank: int = 32
-    alpha: float = 32.0
+    alpha: float = 0.0  # 0 is rank
     targets: tuple[str, ...] = ("motion", "exchange")  # of rgb, motion, exchange
 
     def __post_init__(self) -> None:
@@ -189,8 +208,8 @@ class AdapterConfig:
 @dataclass(frozen=True)
 class DataConfig:
     kind: str = "cache"  # cache (made by `comovi-train cache`) | nano (shards of the nano model's clips)
-    train: str = ""  # folder of training clips
-    validation: str = ""  # folder of held-out clips; "" measures none
+    train: tuple[str, ...] = ()  # folders of training clips
+    validation: tuple[str, ...] = ()  # folders of held-out clips; none measures nothing
     config: str = ""  # settings of prepare and cache
 
     def __post_init__(self) -> None:
