@@ -1,0 +1,253 @@
+"""People from what other nodes and tools say of them: boxes, masks, tracks of SAM3, keypoints.
+
+`size` is the (height, width) of the picture. Every reader refuses in one sentence what cannot be used, and gives people
+in the order in which they came. What is accepted, as ComfyUI and its common packs write it:
+
+- boxes: {"x", "y", "width", "height"} (BOUNDING_BOX), four numbers left, top, right, bottom; lists of either, for
+  every frame alike; or a list of such lists, one per frame.
+- masks: (H, W), or (N, H, W) with one person each.
+- SAM3_TRACK_DATA: {"packed_masks" (frames, people, h, w / 8) uint8 with eight pixels per byte, "orig_size"}.
+- POSE_KEYPOINT: per frame {"people": [{"pose_keypoints_2d": x, y, confidence, ...}], "canvas_width", "canvas_height"}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..camerahmr.crop import box_of_mask
+from ..errors import ComoviError
+from .people import NUM_KEYPOINTS, Person, clean_keypoints, within_picture
+
+MOST_PEOPLE = 64  # more in one picture are a mistake, or an attack
+PERSON_LABELS = ("person", "people", "human", "man", "woman", "child", "0", "")
+NORMALISED_BELOW = 2.0  # keypoints whose every coordinate is below this are shares of the canvas, not pixels
+BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # without the mid hip and the feet
+
+
+def people_from_boxes(boxes: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
+    """People from boxes. Boxes whose label names another thing than a person ("dog") are left out."""
+    rows = _boxes_of_frame(_plain(boxes), frame)
+    if len(rows) > MOST_PEOPLE:
+        raise ComoviError(f"{len(rows)} boxes came for one picture; at most {MOST_PEOPLE} people can be read.")
+    people, other = [], []
+    for row in rows:
+        box, score, label = _read_box(row)
+        if label.strip().lower() in PERSON_LABELS:
+            people.append(within_picture(Person(box, score=score), size))
+        else:
+            other.append(label)
+    if rows and not people:
+        raise ComoviError(f"none of the {len(rows)} boxes is a person; they are labelled {', '.join(other[:5])}.")
+    return people
+
+
+def people_from_masks(masks: Any, size: tuple[int, int]) -> list[Person]:
+    """People from masks (H, W) or (N, H, W), bool, uint8 or 0..1; an empty mask among others is nobody."""
+    array = _plain(masks)
+    if not isinstance(array, np.ndarray):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise ComoviError("the masks differ in size; give masks of the picture's size.") from None
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
+        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.dtype.kind not in "buif":
+        raise ComoviError(f"masks must be numbers (people, height, width), got {array.dtype} {array.shape}.")
+    if len(array) > MOST_PEOPLE:
+        raise ComoviError(f"{len(array)} masks came for one picture; at most {MOST_PEOPLE} people can be read.")
+    height, width = size
+    if array.shape[1:] != (height, width):
+        raise ComoviError(
+            f"the mask is {array.shape[2]}x{array.shape[1]} pixels and the picture {width}x{height}; resize the mask."
+        )
+    level = 127 if array.dtype == np.uint8 and array.max(initial=0) > 1 else 0.5 if array.dtype.kind == "f" else 0
+    people = []
+    for mask in array > level:  # NaN counts as not set
+        if mask.any():
+            box = np.array(box_of_mask(mask))
+            if (box[2:] - box[:2]).min() >= 2:  # a line of pixels is a flaw of the mask
+                people.append(Person(box, mask))
+    if not people:
+        raise ComoviError("the mask is empty, so it names nobody; paint the person white.")
+    return people
+
+
+def tracks_from_sam3(track: Any, size: tuple[int, int] | None = None) -> list[list[Person | None]]:
+    """One list per tracked object, with its person in every frame, None where it is not seen."""
+    if not isinstance(track, Mapping) or "packed_masks" not in track:
+        raise ComoviError("SAM3 track data must hold packed_masks; connect the output of SAM3 Video Track.")
+    packed = _plain(track["packed_masks"])
+    if packed is None:
+        raise ComoviError("SAM3 tracked nobody; name the person in its text, or give it a first mask.")
+    if not isinstance(packed, np.ndarray) or packed.dtype != np.uint8 or packed.ndim != 4:
+        raise ComoviError("packed_masks of the SAM3 track must be uint8 (frames, people, height, width / 8).")
+    if packed.shape[1] > MOST_PEOPLE:
+        raise ComoviError(f"{packed.shape[1]} objects were tracked; at most {MOST_PEOPLE} people can be read.")
+    height, width = size or track.get("orig_size") or (packed.shape[2], packed.shape[3] * 8)
+    scores = list(track.get("scores") or [])
+    tracks: list[list[Person | None]] = []
+    for number in range(packed.shape[1]):
+        score = float(scores[number]) if number < len(scores) else 1.0
+        tracks.append([_from_packed(packed[frame, number], (height, width), score) for frame in range(len(packed))])
+    return tracks
+
+
+def people_from_sam3(track: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
+    """Everybody that SAM3 sees in one frame, in the order of its tracks."""
+    tracks = tracks_from_sam3(track, size)
+    frames = len(tracks[0]) if tracks else 0
+    if not 0 <= frame < frames:
+        raise ComoviError(f"the SAM3 track has {frames} frames and frame {frame} is asked for; track the same video.")
+    people = [person for row in tracks if (person := row[frame]) is not None]
+    if not people:
+        raise ComoviError(f"SAM3 sees nobody in frame {frame}; take another frame, or another tracked person.")
+    return people
+
+
+def people_from_keypoints(pose: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
+    """People from POSE_KEYPOINT, in pixels of the picture whatever the canvas was."""
+    record = _frame_of_pose(_plain(pose), frame)
+    height, width = size
+    canvas_width, canvas_height = (_side(record, name) for name in ("canvas_width", "canvas_height"))
+    rows = record["people"]
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise ComoviError("people of the pose keypoints must be a list; connect the output of a pose detector.")
+    if len(rows) > MOST_PEOPLE:
+        raise ComoviError(f"{len(rows)} people came for one picture; at most {MOST_PEOPLE} can be read.")
+    everybody = [_points_of(row) for row in rows]
+    largest = max((float(np.abs(points[:, :2]).max()) for points in everybody), default=0.0)
+    if largest <= NORMALISED_BELOW:
+        scale = np.array([width, height], np.float64)
+    else:
+        scale = np.array([width / (canvas_width or width), height / (canvas_height or height)])
+    people = []
+    for points in everybody:
+        points[:, :2] *= scale
+        seen = points[points[:, 2] > 0, :2]
+        if len(seen) >= 2:
+            people.append(_from_points(points, size))
+    if rows and not people:
+        raise ComoviError("the pose keypoints hold nobody of whom two points are seen; give another picture.")
+    return people
+
+
+def box_of_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """The box (4,) that the body around the seen keypoints (18, 3) is likely to fill: no point lies on its outline."""
+    seen = keypoints[keypoints[:, 2] > 0, :2]
+    low, high = seen.min(0), seen.max(0)
+    around = 0.10 * float((high - low).max()) + 1
+    return np.concatenate([low - around, high + around])
+
+
+def _from_points(points: np.ndarray, size: tuple[int, int]) -> Person:
+    person = Person(box_of_keypoints(points), keypoints=points, score=float(points[points[:, 2] > 0, 2].mean()))
+    return within_picture(person, size)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors become arrays."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _boxes_of_frame(boxes: Any, frame: int) -> list[Any]:
+    if boxes is None:
+        return []
+    if isinstance(boxes, np.ndarray):
+        boxes = boxes.tolist()
+    if isinstance(boxes, Mapping) or _is_numbers(boxes):
+        return [boxes]
+    if not isinstance(boxes, Sequence) or isinstance(boxes, str):
+        raise ComoviError(f"boxes must be a list of boxes, got {type(boxes).__name__}; connect a detector's boxes.")
+    if not boxes:
+        return []
+    if isinstance(boxes[0], Mapping) or _is_numbers(boxes[0]):
+        return list(boxes)
+    row = boxes[frame if len(boxes) > 1 else 0] if frame < len(boxes) or len(boxes) == 1 else None
+    if row is None:
+        raise ComoviError(f"boxes came for {len(boxes)} frames and frame {frame} is asked for; detect in all frames.")
+    if not isinstance(row, Sequence) or isinstance(row, str):
+        raise ComoviError("boxes must be a list of boxes, or one such list per frame; connect a detector's boxes.")
+    return list(row)
+
+
+def _is_numbers(row: Any) -> bool:
+    return isinstance(row, Sequence) and not isinstance(row, str) and len(row) > 0 and _is_number(row[0])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _read_box(row: Any) -> tuple[np.ndarray, float, str]:
+    """Box (4,), score and label of one entry."""
+    if isinstance(row, Mapping):
+        if not {"x", "y", "width", "height"} <= set(row):
+            raise ComoviError(f"a box must have x, y, width and height, got {', '.join(map(str, list(row)[:6]))}.")
+        x, y, wide, high = (_number(row[name], name) for name in ("x", "y", "width", "height"))
+        score = _number(row.get("score", 1.0), "score")
+        label = row.get("label")
+        return np.array([x, y, x + wide, y + high]), score, label if isinstance(label, str) else ""
+    numbers = [_number(value, "number") for value in row] if _is_numbers(row) else []
+    if len(numbers) not in (4, 5):
+        raise ComoviError("a box must be four numbers, left, top, right, bottom, or x, y, width and height by name.")
+    return np.array(numbers[:4]), numbers[4] if len(numbers) == 5 else 1.0, ""
+
+
+def _number(value: Any, name: str) -> float:
+    if not _is_number(value):
+        raise ComoviError(f"the {name} of a box must be a number, got {type(value).__name__}.")
+    return float(value)
+
+
+def _from_packed(packed: np.ndarray, size: tuple[int, int], score: float) -> Person | None:
+    """One mask (h, w / 8) with the lowest bit of a byte first, enlarged to the picture."""
+    small = np.unpackbits(packed, axis=-1, bitorder="little")
+    height, width = size
+    rows = ((np.arange(height) + 0.5) * small.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * small.shape[1] / width).astype(np.int64)
+    mask = small[rows][:, columns].astype(bool)
+    if not mask.any():
+        return None
+    box = np.array(box_of_mask(mask))
+    return Person(box, mask, score=score) if (box[2:] - box[:2]).min() >= 2 else None
+
+
+def _frame_of_pose(pose: Any, frame: int) -> Mapping[str, Any]:
+    frames = [pose] if isinstance(pose, Mapping) else pose
+    if not isinstance(frames, Sequence) or isinstance(frames, str) or not frames:
+        raise ComoviError("pose keypoints must be a list of frames with people; connect a pose detector's output.")
+    if len(frames) > 1 and not 0 <= frame < len(frames):
+        raise ComoviError(f"pose keypoints came for {len(frames)} frames and frame {frame} is asked for.")
+    record = frames[frame if len(frames) > 1 else 0]
+    if not isinstance(record, Mapping) or "people" not in record:
+        raise ComoviError('pose keypoints must hold "people" with pose_keypoints_2d; animals and faces cannot be read.')
+    return record
+
+
+def _side(record: Mapping[str, Any], name: str) -> float:
+    """A side of the canvas in pixels, 0 where it is not said."""
+    value = record.get(name, 0)
+    if not _is_number(value) or not np.isfinite(value) or value < 0:
+        raise ComoviError(f"{name} of the pose keypoints must be a number of pixels, got {value!r:.40}.")
+    return float(value)
+
+
+def _points_of(row: Any) -> np.ndarray:
+    """(18, 3) of one person, with 0, 0, 0 where a point is missing."""
+    numbers = row.get("pose_keypoints_2d") if isinstance(row, Mapping) else None
+    try:
+        points = np.array(numbers if numbers is not None else [], np.float64).reshape(-1, 3)
+    except (ValueError, TypeError):
+        raise ComoviError("pose_keypoints_2d must be x, y, confidence of each point in turn.") from None
+    if len(points) == 25:
+        points = points[list(BODY_25_TO_18)]
+    if len(points) == 0:
+        return np.zeros((NUM_KEYPOINTS, 3))
+    if len(points) != NUM_KEYPOINTS:
+        raise ComoviError(f"pose_keypoints_2d must hold 18 (OpenPose) or 25 points, got {len(points)}.")
+    return clean_keypoints(points)
