@@ -30,6 +30,7 @@ ROOMS = {
     "kernels/triton_impl": "the fused kernels; imported only where Triton is",
     "training": "data, trainers, evaluation; nothing imports it but the command",
     "training/engines": "two ways to take an optimiser step",
+    "training/recipes": "what is trained: the paper's two stages, and the nano model",
     "nodes": "what a person drags onto the ComfyUI canvas; the only room that imports ComfyUI",
     "nodes/native": "CoMoVi as an ordinary MODEL, CLIP and VAE of ComfyUI",
     "workflows": "ready graphs for ComfyUI, and a client for its HTTP API",
