@@ -58,6 +58,7 @@ VERB_EXAMPLES = {
         "comovi evaluate nano --count 200 --seed 90001 --json nano.json",
         "comovi evaluate nano --no-exchange",
         "comovi evaluate fit --count 64 --seed 1 --workers 2 --json fit.json",
+        "comovi evaluate mhr --count 200 --seed 1",
     ],
 }
 
@@ -156,6 +157,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         from .comovi_model.comovi import traffic
 
         return traffic.run(arguments.json)
+    if arguments.what == "mhr":
+        from .training import mhr_evaluation
+
+        mhr_evaluation.run(arguments.count, arguments.seed, arguments.json)
+        return 0
     if arguments.what == "fit":
         if arguments.no_exchange:
             raise ComoviError("--no-exchange is for the nano model; leave it out to evaluate the fit.")
@@ -235,7 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
 
     evaluate = add_verb("evaluate", "measure the nano model or the fit on held-out clips, or count the work of a step")
-    evaluate.add_argument("what", choices=["nano", "fit", "traffic"], help="what to measure")
+    evaluate.add_argument("what", choices=["nano", "fit", "mhr", "traffic"], help="what to measure")
     evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
     evaluate.add_argument(
         "--seed", type=_whole(0, 2**63 - 1), default=90_001, help="outside the training range (90001)"

@@ -5,6 +5,8 @@ Letters: F frames, V vertices, n of them used, J = 24 joints, K shape parameters
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,8 +28,24 @@ LARGEST_PLACE = 1e4  # metres
 LARGEST_MISFIT = 0.03  # metres on average: more is another body
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """How far the vertices may be from any shape of the body: not at all, unless they were made by another one."""
+
+    used: int = USED  # vertices of each joint
+    shape_ridge: float = 0.0  # metres² per squared beta, against figures that only explain the difference
+    still: tuple[int, ...] = ()  # joints that keep the pose of rest
+    largest_misfit: float = LARGEST_MISFIT
+
+
 def motion_from_vertices(
-    vertices: np.ndarray, body: BodyModel, *, fps: float, betas: Tensor | None = None, frame: str = "yup"
+    vertices: np.ndarray,
+    body: BodyModel,
+    *,
+    fps: float,
+    betas: Tensor | None = None,
+    frame: str = "yup",
+    tolerance: Tolerance | None = None,
 ) -> tuple[BodyMotion, list[str]]:
     """vertices (F, V, 3) of `body` in metres -> its motion, notes."""
     if vertices.ndim != 3 or vertices.shape[1:] != (len(body.v_template), 3):
@@ -38,14 +56,16 @@ def motion_from_vertices(
     check_frames(len(vertices))
     if not np.abs(vertices).max() < LARGEST_PLACE:
         raise ComoviError("the meshes have vertices kilometres away, or NaN; metres are expected.")
-    fit = _Fit(body)
+    tolerance = tolerance or Tolerance()
+    fit = _Fit(body, tolerance)
     target = torch.from_numpy(vertices[:, fit.used.numpy()].astype(np.float64))
     rotations, place = fit.start(target)
     shape = torch.zeros(fit.num_betas, dtype=torch.float64)
     if betas is None:
         some = torch.linspace(0, len(target) - 1, min(SHAPE_FRAMES, len(target))).long()
         turned, moved, shape = fit.solve(target[some], rotations[some], place[some], shape, with_shape=True)
-        _refuse_another(body, float((fit.forward(turned, moved, shape)[0] - target[some]).norm(dim=-1).mean()))
+        left = (fit.forward(turned, moved, shape)[0] - target[some]).norm(dim=-1).mean()
+        _refuse_another(body, float(left), tolerance)
     else:
         shape = betas.double()[: fit.num_betas]
     misfit = 0.0
@@ -55,15 +75,15 @@ def motion_from_vertices(
         found = fit.forward(rotations[part], place[part], shape)[0]
         misfit += float((found - target[part]).norm(dim=-1).mean(1).sum())
     misfit /= len(target)
-    _refuse_another(body, misfit)
+    _refuse_another(body, misfit, tolerance)
     full = torch.zeros(NUM_BETAS)
     full[: len(shape)] = shape.float()
     motion = BodyMotion(rotations, full, place, frame=frame, fps=fps, body_model=body.name)
     return motion, [f"pose and shape found from {len(body.v_template)} vertices, {1000 * misfit:.2f} mm off on average"]
 
 
-def _refuse_another(body: BodyModel, misfit: float) -> None:
-    if not misfit <= LARGEST_MISFIT:
+def _refuse_another(body: BodyModel, misfit: float, tolerance: Tolerance) -> None:
+    if not misfit <= tolerance.largest_misfit:
         raise ComoviError(
             f"the meshes cannot be explained by body {body.name} (vertices are {1000 * misfit:.0f} mm off on average); "
             "give the body that they were made from."
@@ -71,9 +91,12 @@ def _refuse_another(body: BodyModel, misfit: float) -> None:
 
 
 class _Fit:
-    def __init__(self, body: BodyModel) -> None:
+    def __init__(self, body: BodyModel, tolerance: Tolerance) -> None:
         body = body.to("cpu").to(torch.float64)
-        self.used = _well_spread(body.weights)
+        self.used, self.ridge = well_spread(body.weights, tolerance.used), tolerance.shape_ridge
+        self.strong = max(USED, tolerance.used // 2) if tolerance.used < len(body.weights) else 3 * USED
+        self.held = torch.zeros(3 * NUM_JOINTS + 3, dtype=torch.float64)
+        self.held.view(-1, 3)[list(tolerance.still)] = 1e9  # as good as no freedom
         self.num_betas = min(NUM_BETAS, body.num_betas)
         dirs = body.shapedirs[..., : self.num_betas]
         self.template, self.dirs = body.v_template[self.used], dirs[self.used]
@@ -90,7 +113,7 @@ class _Fit:
         """Kabsch for each joint over the vertices that it moves most -> local rotations (F, J, 3, 3), transl (F, 3)."""
         world = torch.empty(len(target), NUM_JOINTS, 3, 3, dtype=torch.float64)
         for joint in range(NUM_JOINTS):
-            strongest = self.weights[:, joint].topk(min(USED, len(self.weights))).indices
+            strongest = self.weights[:, joint].topk(min(self.strong, len(self.weights))).indices
             rest, seen = self.template[strongest], target[:, strongest]
             outer = (seen - seen.mean(1, keepdim=True)).transpose(1, 2) @ (rest - rest.mean(0))
             left, _, right = torch.linalg.svd(outer)
@@ -101,6 +124,7 @@ class _Fit:
         for joint, parent in enumerate(PARENTS):
             if parent >= 0:
                 local[:, joint] = world[:, parent].transpose(1, 2) @ world[:, joint]
+        local[:, self.held.view(-1, 3)[:-1, 0] > 0] = torch.eye(3, dtype=torch.float64)
         zero = torch.zeros(len(target), 3, dtype=torch.float64)
         found = self.forward(local, zero, torch.zeros(self.num_betas, dtype=torch.float64))[0]
         return local, (target - found).mean(1)
@@ -120,7 +144,7 @@ class _Fit:
     def solve(
         self, target: Tensor, local: Tensor, place: Tensor, shape: Tensor, with_shape: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        frames, size = len(target), 3 * NUM_JOINTS + 3
+        frames = len(target)
         best, patience = float("inf"), PATIENCE
         for _ in range(ROUNDS):
             found, shaped, world, placed = self.forward(local, place, shape)
@@ -133,14 +157,15 @@ class _Fit:
             each = _each(world, placed, shaped, self.joints + self.joint_dirs @ shape)
             jacobian = self._jacobian(each, placed)
             normal, side = jacobian.transpose(1, 2) @ jacobian, (jacobian.transpose(1, 2) @ error[..., None])[..., 0]
-            normal += 1e-7 * torch.eye(size, dtype=torch.float64)
+            normal += torch.diag(1e-7 + self.held)
             if with_shape and self.num_betas:
                 of_shape = self._of_shape(world)  # (F, 3n, K)
                 inside = torch.linalg.solve(normal, jacobian.transpose(1, 2) @ of_shape)  # (F, size, K)
                 alone = torch.linalg.solve(normal, side)
                 left = torch.einsum("fnk,fnl->kl", of_shape, of_shape - jacobian @ inside)
-                left += 1e-7 * torch.eye(self.num_betas, dtype=torch.float64)
+                left += (1e-7 + self.ridge) * torch.eye(self.num_betas, dtype=torch.float64)
                 right = torch.einsum("fnk,fn->k", of_shape, error - (jacobian @ alone[..., None])[..., 0])
+                right = right - self.ridge * shape
                 change = torch.linalg.solve(left, right).clamp(-3, 3)
                 shape, step = shape + change, alone - inside @ change
             else:
@@ -173,14 +198,14 @@ class _Fit:
         return result.flatten(1, 2)
 
 
-def _well_spread(weights: Tensor) -> Tensor:
+def well_spread(weights: Tensor, count: int) -> Tensor:
     """Numbers of vertices: of each joint some that it moves most, so that no joint goes unseen."""
     chosen = []
     for joint, column in enumerate(weights.T):
         own = (weights.argmax(1) == joint).nonzero()[:, 0]
-        if len(own) < USED:
-            own = column.topk(min(USED, len(column))).indices
-        chosen.append(own[torch.linspace(0, len(own) - 1, USED).long()])
+        if len(own) < count:
+            own = column.topk(min(count, len(column))).indices
+        chosen.append(own[torch.linspace(0, len(own) - 1, count).long()])
     return torch.cat(chosen).unique()
 
 
