@@ -70,7 +70,7 @@ def build_recipe(config: Any, source: ClipSource | None = None, device: torch.de
     if kind == "comovi":
         from .recipes.comovi import build_comovi
 
-        return build_comovi(config, device)
+        return build_comovi(config, source, device)
     raise ComoviError(f"model.kind is {kind!r}; choose one of {', '.join(KINDS)}.")
 
 

@@ -151,7 +151,8 @@ def _trainee(config: Any, source: ClipSource | None) -> NanoTrainee:
         network = DualBranch(shaped(NANO, config.model.shape), attention=training_attention)
         network.init_weights()
         spreads = [measure_spread(source, name) if source is not None else torch.ones(48) for name in BRANCHES]
-        trainee = NanoTrainee(NanoTextEncoder(), network, *map(FirstFrameWrapper, spreads), _read_by_head(network))
+        video, motion = map(FirstFrameWrapper, spreads)
+        trainee = NanoTrainee(NanoTextEncoder(), network, video, motion, _read_by_head(network))
     assert network.pose_head is not None
     for number, layer in enumerate(network.pose_head.fusion_layers):
         layer.requires_grad_(number in trainee.pose_from_layers)  # layers that never feed the head stay at zero
