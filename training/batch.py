@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class TrainBatch:
 class Draw:
     """Names one micro-step. All its randomness comes from this name, so a resumed run draws what it would have drawn.
 
+    The trainer counts the micro-batches of a step over all processes: process p of n has rank micro * n + p among
+    n * accumulate, and micro is 0. Two processes with two micro-steps draw what four processes with one would.
+
     quantile: None in training. In validation, the point of the timestep distribution (0 to 1, small is little noise)
     at which every clip of the batch is measured; the recipe then drops no text.
     """
@@ -83,24 +86,3 @@ class ClipSource(Protocol):
     def read(self, indices: Sequence[int], draw: Draw) -> TrainBatch:
         """These clips on the CPU; choices among several sentences and the like come from `draw`."""
         ...
-
-
-class Recipe(Protocol):
-    """What is trained: an nn.Module that knows its losses. This protocol names what it has beyond nn.Module."""
-
-    def __call__(self, batch: TrainBatch, draw: Draw) -> dict[str, Tensor]:
-        """Scalar losses by name, and "loss", the weighted sum to differentiate.
-
-        Touches every trainable parameter in every call: ZeRO-3 computes wrong gradients for those left out.
-        """
-        ...
-
-    def export_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names and tensors in the layout of weight files, from a gathered state dict of this module."""
-        ...
-
-
-def as_module(recipe: Recipe) -> nn.Module:
-    """The same object, for code that needs it as the nn.Module that it is."""
-    assert isinstance(recipe, nn.Module)
-    return recipe

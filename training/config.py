@@ -21,10 +21,10 @@ PATHS = (
     "stage.smpl.body",
     "data.train",
     "data.validation",
-    "data.config",
+    "data.wan",
     "eval.sample_prompts",
 )
-"""Settings that are paths: those of a file are relative to its folder, those of the command line to where you are."""
+"""Settings that are paths: relative ones start from the folder where the command is typed."""
 
 
 def _choice(where: str, value: object, choices: tuple[object, ...]) -> None:
@@ -207,13 +207,15 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    kind: str = "cache"  # cache (made by `comovi-train cache`) | nano (shards of the nano model's clips)
+    kind: str = "cache"  # cache (made by `comovi-train cache`) | prepared (encoded while training) | nano (its shards)
     train: tuple[str, ...] = ()  # folders of training clips
     validation: tuple[str, ...] = ()  # folders of held-out clips; none measures nothing
-    config: str = ""  # settings of prepare and cache
+    encoders: str = "nano"  # of kind "prepared": nano | wan
+    wan: str = ""  # of kind "prepared": folder of Wan2.2-TI2V-5B in the layout of diffusers
 
     def __post_init__(self) -> None:
-        _choice("data.kind", self.kind, ("cache", "nano"))
+        _choice("data.kind", self.kind, ("cache", "prepared", "nano"))
+        _choice("data.encoders", self.encoders, ("nano", "wan"))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,34 @@
-"""What the trainer needs from an engine: gradients, an optimiser step, and its state in a folder."""
+"""What the trainer needs from an engine: gradients, an optimiser step, and its state piece by piece.
+
+State leaves and enters an engine as pieces: a flat float32 run of one weight and of its two Adam averages. How many
+ranks hold how much of a weight is nobody else's business, so a checkpoint fits any engine, any ZeRO stage and any
+number of ranks.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..batch import Draw, TrainBatch
+
+WEIGHT, FIRST, SECOND = "weight", "first", "second"
+"""The parts of a weight's state: its float32 value, Adam's running mean of gradients and of their squares."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What this rank holds of one weight: elements start to start + count of its flat values (count may be 0)."""
+
+    name: str
+    shape: tuple[int, ...]  # of the whole weight
+    start: int
+    count: int
 
 
 class Engine(Protocol):
@@ -17,6 +37,8 @@ class Engine(Protocol):
     rank: int
     world: int
     device: torch.device
+    recipe: nn.Module
+    updates: int  # optimiser steps behind the state; Adam's own count
 
     def micro_step(self, batch: TrainBatch, draw: Draw, boundary: bool) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch; gradients add up. `boundary` marks the last one before `apply`."""
@@ -33,20 +55,36 @@ class Engine(Protocol):
         """Losses without gradients, and without touching any random state."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser state of this rank under `folder`; every rank calls it."""
+    def pieces(self) -> list[Piece]:
+        """What this rank holds of the trainable weights; all ranks together hold each element once."""
         ...
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote, bit for bit."""
+    def read_piece(self, piece: Piece, part: str) -> Tensor:
+        """One part (WEIGHT, FIRST or SECOND) of a piece, (count,) float32; do not write into it."""
         ...
 
-    def consolidated(self, *, averaged: bool = False, trainable_only: bool = False) -> dict[str, Tensor]:
-        """All weights under their names in the recipe, on the CPU of rank 0 (empty elsewhere); every rank calls it."""
+    def write_state(self, read: Any, updates: int) -> None:
+        """Set all state: `read(name, part, start, count)` gives any run of any weight, (count,) float32."""
         ...
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether `flag` is set on any rank; every rank calls it."""
+    def showing(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """While it lasts, the network computes with other values of this rank's pieces; then bit for bit back."""
+        ...
+
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights and buffers as the network computes with them, on the CPU, one at a time; every rank calls it."""
+        ...
+
+    def mean_over_ranks(self, values: Tensor) -> Tensor:
+        """The mean of a vector over ranks; every rank calls it."""
+        ...
+
+    def say(self, sentence: str | None) -> str:
+        """The first sentence that any rank has, for all of them; every rank calls it."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
         ...
 
     def close(self) -> None:
