@@ -29,6 +29,8 @@ ROOMS = {
     "kernels": "named formulas, plain first; knows nothing of the model",
     "kernels/triton_impl": "the fused kernels; imported only where Triton is",
     "training": "data, trainers, evaluation; nothing imports it but the command",
+    "training/curation": "which parts of which videos to train on, on one machine or on many",
+    "training/data": "from videos and estimated bodies to what a training step reads",
     "training/engines": "two ways to take an optimiser step",
     "training/recipes": "what is trained: the paper's two stages, and the nano model",
     "nodes": "what a person drags onto the ComfyUI canvas; the only room that imports ComfyUI",

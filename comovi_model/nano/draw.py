@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .scene import HEIGHT, WIDTH, NanoBody, Scene, skin, vertex_colours
+from .scene import NanoBody, Scene, skin, vertex_colours
 from .skeleton import L_ANKLE, PELVIS, R_ANKLE
 
 SUN = np.array([-0.45, -0.70, -0.55]) / np.linalg.norm([-0.45, -0.70, -0.55])  # towards the light, camera frame
@@ -32,20 +32,21 @@ class DrawnClip:
 def draw_place(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Empty place (H, W, 3) float32 and floor (H, W, 3): world x, world z, share of the pixel that is floor."""
     camera, look = scene.camera, scene.look
-    rows, columns = np.meshgrid(np.arange(HEIGHT * 2), np.arange(WIDTH * 2), indexing="ij")
-    ray = np.stack([(columns + 0.5) / 2 - WIDTH / 2, (rows + 0.5) / 2 - HEIGHT / 2], -1) / camera.focal_px
+    height, width = camera.height, camera.width
+    rows, columns = np.meshgrid(np.arange(height * 2), np.arange(width * 2), indexing="ij")
+    ray = np.stack([(columns + 0.5) / 2 - width / 2, (rows + 0.5) / 2 - height / 2], -1) / camera.focal_px
     ray = np.concatenate([ray, np.ones_like(ray[..., :1])], -1) @ camera.rotation
     reach = camera.position[1] / np.maximum(-ray[..., 1], 1e-6)
     x, z = camera.position[0] + ray[..., 0] * reach, camera.position[2] + ray[..., 2] * reach
     on_floor = (ray[..., 1] < 0) & (z > WALL_Z)
-    mix = ((rows + 0.5) / (2 * HEIGHT))[..., None]
+    mix = ((rows + 0.5) / (2 * height))[..., None]
     colour = (1 - mix) * np.asarray(look.wall_top) + mix * np.asarray(look.wall_bottom)
     odd = (np.floor(x / CHECKER_SIZE) + np.floor(z / CHECKER_SIZE)) % 2
     floor_colour = np.asarray(look.floor) * (1 + look.checker * (odd[..., None] - 0.5) * 2)
     colour = np.where(on_floor[..., None], floor_colour, colour)
 
     def shrink(image: np.ndarray) -> np.ndarray:
-        return image.reshape(HEIGHT, 2, WIDTH, 2, -1).mean((1, 3)).astype(np.float32)
+        return image.reshape(height, 2, width, 2, -1).mean((1, 3)).astype(np.float32)
 
     share = shrink(on_floor[..., None].astype(np.float64))
     place = np.concatenate(
@@ -89,7 +90,8 @@ def draw_clip(scene: Scene, body: NanoBody, frames: slice = slice(None), fast: b
         from .draw_fast import draw_frames
     else:
         from .draw_torch import draw_frames
-    video = np.empty((len(vertices), HEIGHT, WIDTH, 3), np.uint8)
+    height, width = scene.camera.height, scene.camera.width
+    video = np.empty((len(vertices), height, width, 3), np.uint8)
     motion_map = np.empty_like(video)
     draw_frames(
         vertices.astype(np.float32),
@@ -100,8 +102,8 @@ def draw_clip(scene: Scene, body: NanoBody, frames: slice = slice(None), fast: b
         floor,
         blobs,
         float(scene.camera.focal_px),
-        WIDTH / 2,
-        HEIGHT / 2,
+        width / 2,
+        height / 2,
         SUN.astype(np.float32),
         video,
         motion_map,

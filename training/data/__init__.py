@@ -1,0 +1,1 @@
+"""From videos and estimated bodies to what a training step reads."""

@@ -1,0 +1,262 @@
+"""`comovi-train cache`: encodes clips once, so that training loads neither autoencoder nor text encoder.
+
+    comovi-train cache my_data --encoders wan --wan models/Wan2.2-TI2V-5B-Diffusers
+    torchrun --nproc-per-node 8 -m comfyui_comovi.training cache my_data ...      (every process takes every 8th clip)
+
+Per clip: `video`, `motion` (C, F, h, w) and `first_video`, `first_motion` (C, 1, h, w), the posterior means in bfloat16
+(float16 or float32 on demand); `text.0`, `text.1`, ... (L, D), not padded; `pose` (T, 24, 6) and `betas` (10) float32.
+The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...comovi_model.body.motion import BodyMotion
+from ...comovi_model.errors import ComoviError
+from ...comovi_model.files import atomic_path
+from .cache_files import (
+    CachedClip,
+    Shard,
+    check_cache,
+    read_shards,
+    signature,
+    write_head,
+    write_index,
+    write_shard,
+)
+from .encoders import Encoders, add_encoder_arguments, encoders_from
+from .manifest import Clip, read_manifest, read_official
+from .prepare import LIST, SETTINGS
+from .prepare_clip import PrepareSettings, draw
+from .video import read_all
+
+VERSION = 1  # raise it when the same clip is encoded differently
+EMPTY = "empty-text"  # the entry of the sentence "", for dropping texts
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+SHARD_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class BuiltCache:
+    """What a run of `build_cache` leaves."""
+
+    folder: Path
+    encoded: int  # by this run
+    there: int  # clips of this rank before it
+    refused: tuple[tuple[str, str], ...]  # id, reason
+
+
+def open_clips(path: str | os.PathLike[str]) -> list[Clip]:
+    """The clips of a prepared folder, of a list (.jsonl), or of the released code's list (.json)."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / LIST).is_file():
+            raise ComoviError(f"{path} holds no {LIST}; make clips with comovi-train prepare.")
+        path = path / LIST
+    clips = read_official(path) if path.suffix == ".json" else read_manifest(path)
+    if not clips:
+        raise ComoviError(f"{path} lists no clip; quarantine.jsonl beside it says why.")
+    return clips
+
+
+def fingerprint(path: str | os.PathLike[str], encoders: Encoders, dtype: str) -> dict[str, Any]:
+    """Everything that the numbers of a cache depend on, by name."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    settings: dict[str, Any] = {}
+    if (folder / SETTINGS).is_file():
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return {"cache_version": VERSION, "dtype": dtype, **encoders.fingerprint(), **settings}
+
+
+def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of a clip, rounded as they are stored."""
+    pictures = read_all(clip.rgb)
+    found = (len(pictures), pictures.shape[2], pictures.shape[1])
+    if found != (clip.frames, *clip.size):
+        raise ComoviError(
+            f"{clip.rgb} has {found[0]} frames of {found[1]}x{found[2]}, the list says {clip.frames} of "
+            f"{clip.size[0]}x{clip.size[1]}."
+        )
+    if (clip.frames - 1) % 4 or clip.size[0] % 32 or clip.size[1] % 32:
+        raise ComoviError(
+            f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]} cannot be encoded; frames must be 1 + 4 k and "
+            "sides multiples of 32 (comovi-train prepare makes such clips)."
+        )
+    motion = BodyMotion.load(clip.smpl) if clip.smpl is not None and clip.smpl.suffix == ".npz" else None
+    if clip.motion is not None:
+        drawn = read_all(clip.motion)
+    else:
+        drawn = _drawn(clip, motion)
+    if drawn.shape != pictures.shape:
+        raise ComoviError(f"the motion map is {drawn.shape}, the pictures are {pictures.shape}.")
+    rows = {
+        "video": encoders.encode(pictures).to(dtype),
+        "motion": encoders.encode(drawn).to(dtype),
+        "first_video": encoders.encode(pictures[:1]).to(dtype),
+        "first_motion": encoders.encode(drawn[:1]).to(dtype),
+    }
+    rows |= {f"text.{number}": text.to(dtype) for number, text in enumerate(encoders.embed(clip.text))}
+    if motion is not None:
+        if len(motion) != clip.frames:
+            raise ComoviError(f"{clip.smpl} has {len(motion)} poses, the clip {clip.frames} frames.")
+        rows |= {"pose": motion.rotations_6d(), "betas": motion.betas}
+    return rows
+
+
+def _drawn(clip: Clip, motion: BodyMotion | None) -> Any:
+    from .poses import load_body
+
+    if motion is None or motion.camera is None:
+        raise ComoviError("the clip has no motion map and no pose file with a camera to draw one from.")
+    body = load_body("")
+    return draw(body, motion, clip.size[1], clip.size[0], PrepareSettings())
+
+
+def build_cache(
+    clips: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    encoders: Encoders,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    dtype: str = "bfloat16",
+    shard_bytes: int = SHARD_BYTES,
+    progress: bool = False,
+) -> BuiltCache:
+    """Encode every `world`-th clip that is not there yet; see the module's text."""
+    from tqdm import tqdm
+
+    if not 0 <= rank < world:
+        raise ComoviError(f"rank must lie between 0 and world - 1, got rank {rank} of {world}.")
+    if dtype not in DTYPES:
+        raise ComoviError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    listed, out = open_clips(clips), Path(out)
+    write_head(out, fingerprint(clips, encoders, dtype), [clip.id for clip in listed])
+    wanted = {clip.id: _signature(clip) for clip in listed}
+    shards = _without_stale(read_shards(out), wanted) if rank == 0 else read_shards(out)
+    done = {entry.id for shard in shards for entry in shard.clips if wanted.get(entry.id, EMPTY) == entry.of}
+    mine = [clip for index, clip in enumerate(listed) if index % world == rank]
+    waiting = [clip for clip in mine if clip.id not in done]
+    writer = _Writer(out, rank, shard_bytes, sum(1 for shard in shards if f"-{rank:03d}-" in shard.path.name))
+    if rank == 0 and EMPTY not in done:
+        writer.add(EMPTY, {"text.0": encoders.embed([""])[0].to(DTYPES[dtype])}, ("",), (0, 0, 0), EMPTY)
+    refused = []
+    for clip in tqdm(waiting, desc="encoding", unit="clip", disable=not progress):
+        try:
+            rows = encode_clip(clip, encoders, DTYPES[dtype])
+        except ComoviError as error:
+            refused.append((clip.id, str(error)))
+            continue
+        latent = tuple(rows["video"].shape[1:])
+        writer.add(clip.id, rows, clip.text, latent, wanted[clip.id])
+    writer.flush()
+    with atomic_path(out / f"quarantine-{rank:03d}.jsonl") as temporary:
+        lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) + "\n" for name, reason in refused]
+        temporary.write_text("".join(lines), encoding="utf-8")
+    return BuiltCache(out, len(waiting) - len(refused), len(mine) - len(waiting), tuple(refused))
+
+
+class _Writer:
+    """Collects clips and writes a shard when there is enough for one."""
+
+    def __init__(self, folder: Path, rank: int, shard_bytes: int, number: int):
+        self.folder, self.rank, self.limit, self.number = folder, rank, shard_bytes, number
+        self.clips: dict[str, dict[str, Tensor]] = {}
+        self.about: dict[str, dict[str, Any]] = {}
+        self.size = 0
+
+    def add(
+        self, name: str, rows: dict[str, Tensor], sentences: Sequence[str], latent: tuple[int, int, int], of: str
+    ) -> None:
+        self.clips[name] = rows
+        self.about[name] = {"sentences": tuple(sentences), "latent": latent, "of": of}
+        self.size += sum(row.numel() * row.element_size() for row in rows.values())
+        if self.size >= self.limit:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.clips:
+            return
+        path = self.folder / f"shard-{self.rank:03d}-{self.number:05d}.safetensors"
+        while path.with_suffix(".json").exists():
+            self.number += 1
+            path = self.folder / f"shard-{self.rank:03d}-{self.number:05d}.safetensors"
+        write_shard(path, self.clips, self.about)
+        self.clips, self.about, self.size, self.number = {}, {}, 0, self.number + 1
+
+
+def _signature(clip: Clip) -> str:
+    """ "missing" where a file cannot be found; encoding it will say which."""
+    try:
+        return signature((clip.rgb, clip.motion, clip.smpl), clip.text)
+    except OSError:
+        return "missing"
+
+
+def _without_stale(shards: Sequence[Shard], wanted: dict[str, str]) -> list[Shard]:
+    """Takes clips that changed, and those that are no longer listed, out of the indices; and lost shards with them."""
+    kept = []
+    for shard in shards:
+        if not shard.path.is_file() or shard.path.stat().st_size != shard.size:
+            shard.path.with_suffix(".json").unlink()
+            continue
+        clips: tuple[CachedClip, ...] = tuple(c for c in shard.clips if wanted.get(c.id, EMPTY) == c.of)
+        if len(clips) != len(shard.clips):
+            shard = replace(shard, clips=clips)
+            write_index(shard)
+        kept.append(shard)
+    return kept
+
+
+def summary(built: BuiltCache) -> str:
+    """One line, and one for each clip that was refused."""
+    lines = [f"{built.encoded} clips encoded, {built.there} were there already: {built.folder}"]
+    lines += [f"left out: {name}: {reason}" for name, reason in built.refused[:10]]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("clips", type=Path, help="folder that prepare made, a clips.jsonl, or an official JSON list")
+    parser.add_argument("--out", type=Path, help="folder of the cache (default: cache in the folder of the clips)")
+    add_encoder_arguments(parser)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
+    parser.add_argument("--rank", type=int, default=int(os.environ.get("RANK", 0)), help="of several machines")
+    parser.add_argument("--world", type=int, default=int(os.environ.get("WORLD_SIZE", 1)))
+    parser.add_argument("--check", action="store_true", help="encode nothing; read everything and compare checksums")
+
+
+def default_kind(path: Path) -> str:
+    """Nano encoders for clips that were made for them (their maps have 2 x 2 samples), else Wan's."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        return "nano" if json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["samples"] == 2 else "wan"
+    except (OSError, KeyError, TypeError, ValueError):
+        return "wan"
+
+
+def run(options: argparse.Namespace) -> int:
+    folder = options.clips if options.clips.is_dir() else options.clips.parent
+    out = options.out or folder / "cache"
+    log = logging.getLogger(__name__)
+    if options.check:
+        shards = check_cache(out, whole=True)
+        count = sum(len(shard.clips) for shard in shards)
+        log.info("%d entries in %d shards are whole: %s", count, len(shards), out)
+        return 0
+    encoders = encoders_from(options, default_kind(options.clips))
+    built = build_cache(
+        options.clips, out, encoders, rank=options.rank, world=options.world, dtype=options.dtype, progress=True
+    )
+    log.info(summary(built))
+    return 0 if built.encoded or built.there else 1

@@ -1,0 +1,251 @@
+"""`comovi-train prepare`: videos with sentences and estimated bodies -> clips to train on.
+
+    comovi-train prepare my_videos --out my_data --preset nano --cache
+
+Each video is worked on alone, so it may fail alone: quarantine.jsonl says why. What is finished is kept, and the same
+command goes on where it was stopped. `out` holds clips.jsonl (the list), clips/ and prepare.json (the settings).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...comovi_model.errors import ComoviError
+from ...comovi_model.files import atomic_path, file_error
+from ..curation.workers import Failure, run_all
+from .beside import find_poses, find_text, find_videos, read_captions, video_id
+from .encoders import add_encoder_arguments, encoders_from
+from .manifest import Clip, from_record, record_text, write_manifest
+from .prepare_clip import (
+    PRESETS,
+    PrepareSettings,
+    Refused,
+    VideoClips,
+    VideoJob,
+    prepare_video,
+    settings_record,
+)
+
+LIST, QUARANTINE, SETTINGS, FINISHED = "clips.jsonl", "quarantine.jsonl", "prepare.json", ".finished"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run of `prepare` leaves."""
+
+    folder: Path
+    clips: tuple[Clip, ...]
+    refused: tuple[Refused, ...]
+
+
+def prepare(
+    videos: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: PrepareSettings,
+    *,
+    workers: int = 0,
+    seconds: float | None = None,
+    progress: bool = False,
+) -> Prepared:
+    """Make clips of a folder of videos (or of the list that `comovi-train curate` wrote).
+
+    workers = 0 works in this process; `seconds` is the most that one video may take with workers.
+    """
+    from tqdm import tqdm
+
+    out = Path(os.path.abspath(out))
+    jobs, refused = find_jobs(Path(videos))
+    _same_settings(out, settings)
+    finished, waiting = {}, []
+    for job in jobs:
+        found = _finished(out, job)
+        if found is None:
+            waiting.append(job)
+        else:
+            finished[job.id] = found
+    work = partial(prepare_video, settings=settings, out=out)
+    with tqdm(total=len(jobs), initial=len(finished), desc="preparing", unit="video", disable=not progress) as bar:
+        for done in run_all(work, waiting, workers, seconds):
+            if isinstance(done.result, Failure):
+                refused.append(Refused(done.item.id, str(done.item.video), done.result.reason))
+            else:
+                finished[done.item.id] = done.result
+                refused.extend(done.result.refused)
+                if not done.result.refused:
+                    _finish(out, done.item, done.result)
+            bar.set_postfix_str(f"{sum(len(one.clips) for one in finished.values())} clips, {len(refused)} refused")
+            bar.update()
+    clips = sorted((clip for one in finished.values() for clip in one.clips), key=lambda clip: clip.id)
+    refused.sort(key=lambda one: one.id)
+    write_manifest(out / LIST, clips)
+    with atomic_path(out / QUARANTINE) as temporary:
+        temporary.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in refused), "utf-8")
+    return Prepared(out, tuple(clips), tuple(refused))
+
+
+def find_jobs(videos: Path) -> tuple[list[VideoJob], list[Refused]]:
+    """What there is to do in a folder, or in a list of segments; and what lacks poses or a sentence."""
+    if videos.suffix == ".jsonl":
+        return _listed_jobs(videos)
+    paths = find_videos(videos)
+    folder = videos if videos.is_dir() else videos.parent
+    captions = read_captions(folder)
+    jobs, refused, names = [], [], set()
+    for path in paths:
+        name = video_id(path, folder)
+        if name in names:  # dance.mp4 beside dance.mov
+            name = f"{name}-{path.suffix[1:]}"
+        names.add(name)
+        try:
+            jobs.append(VideoJob(name, path.absolute(), find_poses(path).absolute(), find_text(path, captions)))
+        except ComoviError as error:
+            refused.append(Refused(name, str(path), str(error)))
+    return jobs, refused
+
+
+def _listed_jobs(path: Path) -> tuple[list[VideoJob], list[Refused]]:
+    """Jobs from the list of `comovi-train curate`: its kept segments, video by video."""
+    from ..curation.records import read_segments
+
+    starts: dict[Path, list[Any]] = {}
+    for segment in read_segments(path):
+        if segment.kept:
+            starts.setdefault(segment.video, []).append(segment)
+    jobs, refused = [], []
+    for video, segments in starts.items():
+        name = segments[0].video_id
+        try:
+            text = segments[0].text or find_text(video, read_captions(video.parent))
+            begin = tuple(Fraction(segment.start) for segment in segments)
+            jobs.append(VideoJob(name, video, find_poses(video).absolute(), tuple(text), begin))
+        except ComoviError as error:
+            refused.append(Refused(name, str(video), str(error)))
+    return jobs, refused
+
+
+def _same_settings(out: Path, settings: PrepareSettings) -> None:
+    """Clips of two kinds must not lie in one folder."""
+    record = json.loads(json.dumps(settings_record(settings)))
+    path = out / SETTINGS
+    try:
+        if path.is_file():
+            there = json.loads(path.read_text(encoding="utf-8"))
+            for name in sorted(set(record) | set(there)):
+                if record.get(name) != there.get(name):
+                    raise ComoviError(
+                        f"{out} holds clips made with {name} = {there.get(name)!r}, and now it is "
+                        f"{record.get(name)!r}; choose another folder (--out), or delete this one."
+                    )
+            return
+    except (OSError, json.JSONDecodeError) as error:
+        raise ComoviError(f"{path} cannot be read ({error}); choose another folder.") from None
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _signature(job: VideoJob) -> str:
+    """Changes when the video, its poses or its sentences do."""
+    files = [job.video, *(sorted(job.poses.iterdir()) if job.poses.is_dir() else [job.poses])]
+    try:
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    except OSError as error:
+        raise file_error(error, job.video, "read") from None
+    starts = None if job.starts is None else [str(start) for start in job.starts]
+    return hashlib.sha256(json.dumps([stats, job.text, starts]).encode()).hexdigest()
+
+
+def _finish(out: Path, job: VideoJob, result: VideoClips) -> None:
+    """Written last: a video whose clips are all there."""
+    lines = [record_text(clip, out) for clip in result.clips]
+    with atomic_path(out / FINISHED / f"{job.id}.json") as temporary:
+        temporary.write_text(json.dumps({"of": _signature(job), "clips": lines}), encoding="utf-8")
+
+
+def _finished(out: Path, job: VideoJob) -> VideoClips | None:
+    path = out / FINISHED / f"{job.id}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["of"] != _signature(job):
+            return None
+        clips = tuple(from_record(json.loads(line), out) for line in record["clips"])
+    except (OSError, KeyError, TypeError, ValueError):  # not there, or not readable: it is made again
+        return None
+    there = all(path is None or path.is_file() for clip in clips for path in (clip.rgb, clip.motion, clip.smpl))
+    return VideoClips(clips, ()) if there else None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", type=Path, help="folder of videos, each with a .txt of sentences and poses beside it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="what follows changes single values")
+    help_of = {
+        "size": "frames x height x width, as 81x704x1280; several make buckets",
+        "fps": "frames per second of the clips",
+        "clips-per-video": "0 takes all that fit",
+        "hold-last": "frames that may repeat the last one where a video is too short",
+        "crop": "centre or person",
+        "smoothing": "of the poses: paper, none, savgol, gaussian or one-euro",
+        "strength": "of smoothings other than the paper's, 0 to 1",
+        "gap-seconds": "longest gap between poses that is filled",
+        "body": "nano, or a body file (SMPL .pkl or .npz); the mannequin if left out",
+        "shading": "phong_reference or flat",
+        "samples": "of the motion map per pixel and direction",
+        "focal-px": "focal length of the videos in pixels, for pose files without a camera",
+        "crf": "of the stored pictures (H.264); 0 stores them without loss",
+        "least-in-picture": "share of joints that must be in the picture, 0 to 1",
+    }
+    kinds = {item.name: type(item.default) for item in fields(PrepareSettings)}
+    for name, text in help_of.items():
+        if name == "size":
+            parser.add_argument("--size", action="append", metavar="TxHxW", help=text)
+        else:
+            parser.add_argument(f"--{name}", type=kinds[name.replace("-", "_")], help=text)
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes; 0 is none")
+    parser.add_argument("--seconds", type=float, default=600.0, help="most that one video may take")
+    parser.add_argument("--cache", action="store_true", help="also make the cache that training reads, in OUT/cache")
+    add_encoder_arguments(parser)
+
+
+def settings_from(options: argparse.Namespace) -> PrepareSettings:
+    """The preset with what was given beside it."""
+    changes: dict[str, Any] = {
+        item.name: value for item in fields(PrepareSettings) if (value := getattr(options, item.name, None)) is not None
+    }
+    if options.size:
+        changes["sizes"] = tuple(options.size)
+    return replace(PRESETS[options.preset], **changes)
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = settings_from(options)
+    done = prepare(
+        options.videos, options.out, settings, workers=options.workers, seconds=options.seconds, progress=True
+    )
+    report(done.clips, done.refused, done.folder)
+    if options.cache and done.clips:
+        from .cache import build_cache, summary
+
+        encoders = encoders_from(options, "nano" if options.preset == "nano" else "wan")
+        built = build_cache(done.folder, done.folder / "cache", encoders, progress=True)
+        logging.getLogger(__name__).info(summary(built))
+    return 0 if done.clips else 1
+
+
+def report(clips: Sequence[Clip], refused: Sequence[Refused], folder: Path) -> None:
+    """Say what was made, and why the rest was not."""
+    log = logging.getLogger(__name__)
+    log.info("%d clips in %s", len(clips), folder / LIST)
+    for one in refused[:10]:
+        log.info("left out: %s: %s", one.id, one.reason)
+    if len(refused) > 10:
+        log.info("%d more are left out; see %s", len(refused) - 10, folder / QUARANTINE)
