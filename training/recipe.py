@@ -23,6 +23,8 @@ class Recipe(nn.Module):
     "autocast", where weights are float32 and only matrix products run in bfloat16.
     """
 
+    network: Any  # the dual-branch network within
+
     def __init__(self, precision: str = "fp32"):
         super().__init__()
         if precision not in PRECISIONS:

@@ -206,23 +206,24 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, one tensor at a time, so that saving 20 GB needs memory for the largest tensor only."""
+    """Write a safetensors file, one tensor at a time, so that saving 20 GB needs memory for the largest tensor only.
+
+    A mapping that makes its tensors when asked is asked twice for each: for its size, and to be written.
+    """
     header: dict[str, Any] = {"__metadata__": {str(k): str(v) for k, v in metadata.items()}} if metadata else {}
     start = 0
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))  # keeps every tensor aligned
-    for name, tensor in ordered.items():
-        stop = start + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, stop],
-        }
+    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    ordered = sorted(kinds, key=lambda name: -kinds[name][0].itemsize)  # keeps every tensor aligned
+    for name in ordered:
+        dtype, shape = kinds[name]
+        stop = start + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in ordered.values():
-            data = tensor.detach().cpu().contiguous().reshape(-1)
+        for name in ordered:
+            data = tensors[name].detach().cpu().contiguous().reshape(-1)
             if data.numel():
                 file.write(memoryview(data.view(torch.uint8).numpy()))

@@ -267,3 +267,10 @@ def test_validation_reads_the_last_layer_and_drops_no_sentence(from_wan):
     recipe(batch, draw())
     assert seen[0][1] == (3,) and torch.equal(seen[0][0], batch.text)
     assert len(seen[1][1]) == 3 and not seen[1][0].any()
+
+
+def test_a_recipe_on_meta_has_the_same_names_and_shapes(from_wan):
+    for config in (from_wan, replace(from_wan, stage=StageConfig(kind="motion")), CONFIG):
+        found, wanted = build_recipe(config, device="meta").state_dict(), build_recipe(config).state_dict()
+        assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in wanted.items()}
+        assert all(tensor.is_meta for tensor in found.values())

@@ -35,7 +35,7 @@ class Start:
 
 
 def start_network(config: Any, device: str | None = None) -> Start:
-    """device "meta": shapes only, whatever the files hold (they need not exist)."""
+    """device "meta": shapes only; of files, which then need not exist, only the header is read."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights", 0))
         network = _build(config, device)
@@ -54,10 +54,13 @@ def network_config(config: Any) -> DualBranchConfig:
 def _build(config: Any, device: str | None) -> TrainedNetwork:
     dtype = torch.bfloat16 if config.engine.precision == "bf16" else torch.float32
     base, init = config.model.base, config.model.init
-    if device == "meta" or not (base or init):
-        network = TrainedNetwork(network_config(config), device=device, dtype=dtype)
-        if device != "meta":
-            network.init_weights()
+    if device == "meta":
+        there = Path(base or init).exists() if base or init else False
+        shape = _read(base or init, config).config if there else network_config(config)
+        return TrainedNetwork(shape, device="meta", dtype=dtype)
+    if not (base or init):
+        network = TrainedNetwork(network_config(config), dtype=dtype)
+        network.init_weights()
         return network
     found = _read(base or init, config)
     tensors = dict(found.tensors)
@@ -97,7 +100,7 @@ def _overlay(path: str, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _leave_out_video(network: TrainedNetwork) -> dict[str, Tensor]:
     """Take out of the network what the motion branch alone never reads."""
-    out = {}
+    out: dict[str, Tensor] = {}
     for part in ("blocks", "zero_linear_blocks", "zero_linear_blocks_v2m"):
         modules = network.get_submodule(part)
         out |= {f"{part}.{name}": tensor for name, tensor in modules.state_dict().items()}
