@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__, cli_clean, cli_convert
+from . import __version__, cli_clean, cli_convert, cli_estimate
 from .cli_show import SHOW_EXAMPLES, add_show
 from .comovi_model.errors import ComoviError
 from .comovi_model.files import file_error, require_place
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   comovi demo --prompt "a woman waves with her left hand slowly" --seed 7 --out wave
   comovi generate --prompt "a man in a red shirt and blue trousers jumps" --first-frame man.png --out jump
   comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
+  comovi estimate photo.jpg --overlay over.png   the body of the person in a photo, or the motion in a video
   comovi map motion.npz --out map.mp4            draw a motion as the motion map that the model sees
   comovi convert walk.bvh walk.npz               a motion file of another tool into ours, or the other way round
   comovi clean walk.bvh out.npz --foot-lock      mend, smooth and ground a motion
@@ -49,6 +50,7 @@ VERB_EXAMPLES = {
         "comovi map motion.npz --out map.mp4",
         "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
     ],
+    "estimate": cli_estimate.EXAMPLES,
     "convert": cli_convert.EXAMPLES,
     "clean": cli_clean.EXAMPLES,
     "show": SHOW_EXAMPLES,
@@ -228,6 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     draw.set_defaults(run=_map)
 
+    cli_estimate.add_estimate(add_verb("estimate", "find the body in a photo, or the motion in a video"))
     cli_convert.add_convert(add_verb("convert", "turn a motion file into one of another format"))
     cli_clean.add_clean(add_verb("clean", "mend, smooth, cut and join motion files"))
 

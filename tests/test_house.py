@@ -41,7 +41,7 @@ SUB_ROOMS = {  # inside comovi_model: what each may import besides itself and th
     "camerahmr": {"body", "wan"},
     "motion_io": {"body", "clean"},
     "fit": {"body"},
-    "estimate": {"body", "camerahmr", "clean", "fit", "motion_io", "nano", "wan"},
+    "estimate": {"body", "camerahmr", "clean", "fit", "motion_io", "nano", "show", "wan"},
     "show": {"body", "clean", "motion_io"},
 }
 RUNTIME = {"torch", "numpy", "PIL", "safetensors", "av", "tqdm"}

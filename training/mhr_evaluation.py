@@ -118,7 +118,7 @@ def lifted(vertices: np.ndarray) -> np.ndarray:
 
     around = np.repeat(vertices, 3, axis=0)
     surface = np.stack([np.bincount(flat, around[:, axis], MHR_VERTICES) for axis in range(3)], 1)
-    surface /= np.maximum(share, 1)[:, None]
+    surface = surface / np.maximum(share, 1)[:, None]
     left = vertices - gather(surface)
     slope = spread(left)
     direction, size = slope.copy(), float((slope**2).sum())

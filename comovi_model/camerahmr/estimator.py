@@ -82,16 +82,42 @@ class CameraHMR:
         for start in range(0, len(squares), chunk):
             if interrupted is not None and interrupted():
                 break
-            said.append(self._read(picture, squares[start : start + chunk], focal))
+            said.append(self._read([(picture, square) for square in squares[start : start + chunk]], focal))
         heads = [Heads(*row) for part in said for row in zip(*part, strict=True)]
         view = Camera(intrinsics(focal, width / 2, height / 2), width, height)
         return [as_motion(head, square, view) for head, square in zip(heads, squares, strict=False)]
 
-    def _read(self, picture: np.ndarray, squares: Sequence[Square], focal: float) -> Heads:
-        height, width = picture.shape[:2]
+    def estimate_frames(
+        self,
+        views: Sequence[tuple[np.ndarray, Box]],
+        focal: float,
+        *,
+        chunk: int = 8,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[BodyMotion]:
+        """One body per picture and box, for pictures of one size: crops of several frames go through together.
+
+        on_progress(done, of) is called after every chunk; what it raises ends the work.
+        """
+        found: list[BodyMotion] = []
+        for start in range(0, len(views), chunk):
+            part = views[start : start + chunk]
+            height, width = part[0][0].shape[:2]
+            squares = [square_of(box, width, height) for _, box in part]
+            said = self._read([(picture, square) for (picture, _), square in zip(part, squares, strict=True)], focal)
+            view = Camera(intrinsics(focal, width / 2, height / 2), width, height)
+            heads = [Heads(*row) for row in zip(*said, strict=True)]
+            found += [as_motion(head, square, view) for head, square in zip(heads, squares, strict=True)]
+            if on_progress is not None:
+                on_progress(len(found), len(views))
+        return found
+
+    def _read(self, views: Sequence[tuple[np.ndarray, Square]], focal: float) -> Heads:
         device = self.body.smpl_head.decpose.weight.device
-        pixels = torch.stack([normalised(crop(picture, square)) for square in squares])[..., COLUMNS]
-        conditions = torch.stack([camera_condition(square, focal, width, height) for square in squares])
+        pixels = torch.stack([normalised(crop(picture, square)) for picture, square in views])[..., COLUMNS]
+        conditions = torch.stack(
+            [camera_condition(square, focal, picture.shape[1], picture.shape[0]) for picture, square in views]
+        )
         with torch.inference_mode():
             heads = self.body(pixels.to(device), conditions.to(device))
         return Heads(*(part.float().cpu() for part in heads))
