@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,102 +24,15 @@ from ..comovi_model.body.motion import BodyMotion
 from ..comovi_model.body.rotations import axis_angle_to_matrix
 from ..comovi_model.body.smpl import BodyModel, pose_body, rest_joints, shaped_vertices
 from ..comovi_model.nano.actions import ACTION_NAMES, ACTIONS, SPEEDS, ActionRequest, Timing, perform
-from ..comovi_model.nano.skeleton import Arm, Tracks, mirror_motion, solve_tracks, standing_tracks
+from ..comovi_model.nano.skeleton import mirror_motion, solve_tracks, standing_tracks
 from ..comovi_model.video import read_video, write_video
+from .fit_actions import OWN_ACTIONS, PRACTICE_ACTIONS
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 33, 640, 352, 16.0
 CRF = 18
-TUNING_ACTIONS = ("walk", "turn", "wave", "squat", "sit", "punch", "jumping_jack", "step_aside")
+TUNING_ACTIONS = (*PRACTICE_ACTIONS, "walk", "turn", "wave", "squat", "sit", "punch", "jumping_jack", "step_aside")
 
 
-def _hold(arm: Arm, weight: np.ndarray, **degrees: float | np.ndarray) -> None:
-    """Blends an arm to angles in degrees."""
-    for name, value in degrees.items():
-        setattr(arm, name, getattr(arm, name) + weight * (np.radians(value) - getattr(arm, name)))
-
-
-def dance(tracks: Tracks, t: Timing) -> None:
-    beat = 2 * np.pi * 1.2 * t.tau
-    tracks["drop"] = 0.05 - 0.05 * np.cos(2 * beat)
-    tracks["pelvis_x"], tracks["pelvis_roll"] = 0.08 * np.sin(beat), np.radians(6) * np.sin(beat)
-    tracks["spine_yaw"], tracks["spine_roll"] = np.radians(25) * np.sin(beat), np.radians(-8) * np.sin(beat)
-    _hold(
-        tracks.left_arm,
-        t.ease(0, 0.4),
-        abduct=80 + 40 * np.sin(beat),
-        forward=30,
-        elbow=60 + 40 * np.cos(beat),
-        twist=-60,
-    )
-    _hold(
-        tracks.right_arm,
-        t.ease(0, 0.4),
-        abduct=80 - 40 * np.sin(beat),
-        forward=40,
-        elbow=60 - 40 * np.cos(beat),
-        twist=-60,
-    )
-
-
-def run_on_the_spot(tracks: Tracks, t: Timing) -> None:
-    beat = 2 * np.pi * 1.4 * t.tau
-    lift = t.ease(0, 0.3)
-    for foot, arm, sign in ((tracks.left_foot, tracks.right_arm, 1.0), (tracks.right_foot, tracks.left_arm, -1.0)):
-        foot.y = foot.y + 0.35 * lift * np.clip(sign * np.sin(beat), 0, None)
-        foot.z = foot.z - 0.15 * lift * np.clip(sign * np.sin(beat), 0, None)
-        _hold(arm, lift, abduct=25 + 25 * sign * np.sin(beat), forward=85, elbow=95, twist=-10)
-    tracks["air"], tracks["spine_pitch"] = 0.03 * lift * np.cos(2 * beat) ** 2, np.radians(10) * lift
-
-
-def hug(tracks: Tracks, t: Timing) -> None:
-    """Arms wide, then crossed before the chest: each arm hides the other and the trunk."""
-    wide, closed = t.pulse((0.0, 0.4), (0.5, 0.9)), t.pulse((0.5, 0.9), (1.5, 2.0))
-    for arm, height in ((tracks.left_arm, 78), (tracks.right_arm, 66)):
-        _hold(arm, wide, abduct=85, forward=10, elbow=15)
-        _hold(arm, closed, abduct=height, forward=95, elbow=100)
-    tracks["spine_pitch"] = np.radians(10) * closed
-
-
-def hands_behind(tracks: Tracks, t: Timing) -> None:
-    back = t.pulse((0.1, 0.7), (1.4, 1.9))
-    for arm in (tracks.left_arm, tracks.right_arm):
-        _hold(arm, back, abduct=28, forward=-50, elbow=70, twist=100)
-    tracks["head_yaw"], tracks["spine_yaw"] = np.radians(35) * np.sin(2.2 * t.tau), np.radians(15) * np.sin(1.5 * t.tau)
-
-
-def lunge(tracks: Tracks, t: Timing) -> None:
-    out = t.pulse((0.05, 0.7), (1.1, 1.8))
-    tracks.left_foot.z = tracks.left_foot.z + 0.62 * out
-    tracks.left_foot.y = tracks.left_foot.y + 0.10 * 4 * out * (1 - out)
-    tracks.right_foot.pitch = tracks.right_foot.pitch + np.radians(40) * out
-    tracks["pelvis_z"], tracks["drop"] = 0.30 * out, 0.26 * out
-    _hold(tracks.left_arm, out, abduct=85, forward=75, elbow=5)
-    _hold(tracks.right_arm, out, abduct=60, forward=-20, elbow=10)
-    tracks["spine_yaw"] = np.radians(-20) * out
-
-
-def throw(tracks: Tracks, t: Timing) -> None:
-    wind, go = t.pulse((0.0, 0.5), (0.6, 0.85)), t.pulse((0.6, 0.85), (1.2, 1.8))
-    tracks["spine_yaw"] = np.radians(40) * wind - np.radians(35) * go
-    tracks["yaw"] = np.radians(25) * wind - np.radians(20) * go
-    _hold(tracks.left_arm, wind, abduct=105, forward=-30, elbow=110, twist=-80)
-    _hold(tracks.left_arm, go, abduct=70, forward=110, elbow=15)
-    _hold(tracks.right_arm, wind, abduct=70, forward=80, elbow=20)
-
-
-def conduct(tracks: Tracks, t: Timing) -> None:
-    """Independent smooth arms, as of somebody who talks with the hands."""
-    for arm in (tracks.left_arm, tracks.right_arm):
-        phase, pace = t.rng.uniform(0, 6.28, 4), t.rng.uniform(0.5, 1.3, 4)
-        swing = [np.sin(2 * np.pi * p * t.tau + f) for p, f in zip(pace, phase, strict=True)]
-        _hold(arm, t.ease(0, 0.3), abduct=60 + 40 * swing[0], forward=55 + 45 * swing[1], elbow=70 + 50 * swing[2],
-              twist=-30 + 45 * swing[3])  # fmt: skip
-    tracks["head_yaw"], tracks["spine_pitch"] = np.radians(20) * np.sin(3 * t.tau), np.radians(6) * np.sin(2 * t.tau)
-
-
-OWN_ACTIONS: dict[str, Callable[[Tracks, Timing], None]] = {
-    fill.__name__: fill for fill in (dance, run_on_the_spot, hug, hands_behind, lunge, throw, conduct)
-}
 HELD_OUT_ACTIONS = tuple(OWN_ACTIONS) + tuple(name for name in ACTION_NAMES if name not in TUNING_ACTIONS)
 
 
@@ -162,12 +74,13 @@ def make_clip(purpose: str, seed: int, index: int, body: BodyModel) -> FitClip:
 
 def _act(name: str, joints: np.ndarray, ground: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     speed, side = tuple(SPEEDS)[int(rng.integers(3))], ("left", "right")[int(rng.integers(2))]
-    if name not in OWN_ACTIONS:
+    own = OWN_ACTIONS | PRACTICE_ACTIONS
+    if name not in own:
         action = ACTION_NAMES.index(name)
         request = ActionRequest(action, side if ACTIONS[action].sided else "", speed)
         return perform(request, joints, ground, NUM_FRAMES, FPS, rng)
     tracks = standing_tracks(NUM_FRAMES, joints)
-    OWN_ACTIONS[name](tracks, Timing(np.arange(NUM_FRAMES) / FPS * SPEEDS[speed], rng))
+    own[name](tracks, Timing(np.arange(NUM_FRAMES) / FPS * SPEEDS[speed], rng))
     local, pelvis = solve_tracks(tracks, joints, ground)
     return mirror_motion(local, pelvis) if side == "right" else (local, pelvis)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..body.rasterise import visible_pixels
 from .observation import COLOUR, Observation
+from .raster import draw
 from .score import LIMBS, ONE_SIDED, pixel_cost
-from .surface import Mesh, Pose, Subject, posed_vertices, predicted_colours
+from .surface import Mesh, Pose, Subject, dot, posed_vertices, predicted_colours, unit
 
 MOVES = 1e-3  # share of the weights of a vertex that belongs to the limb
 
@@ -66,7 +65,7 @@ def backdrop(subject: Subject, seen: Observation, frame: int, pose: Pose, limb: 
     inside = level.cover[frame].view(-1) >= 0.5
     vertices, normals = posed_vertices(subject.coarse, subject.skeleton(pose), pose, normals=True)
     assert normals is not None
-    pixels = visible_pixels(vertices, cut.still, level.K[frame], height, width, cull=True, backend="torch")
+    pixels = draw(vertices, cut.still, level.K[frame], height, width)
     colours, _ = predicted_colours(subject, subject.coarse.part, vertices, normals)
     cost = torch.where(inside, ONE_SIDED, 0.0)
     cost[pixels.index] = pixel_cost(pixels.interpolate(colours, cut.still), shown[pixels.index], inside[pixels.index])
@@ -82,7 +81,7 @@ def score_limbs(subject: Subject, behind: Backdrop, candidates: Pose) -> Tensor:
     mesh, (height, width) = behind.limb.moving, behind.size
     vertices, normals = posed_vertices(mesh, subject.skeleton(candidates), candidates, normals=True)
     assert normals is not None
-    pixels = visible_pixels(vertices, mesh.faces, behind.K, height, width, cull=True, backend="torch")
+    pixels = draw(vertices, mesh.faces, behind.K, height, width)
     colours, _ = predicted_colours(subject, mesh.part, vertices, normals)
     owner = pixels.frame
     place = pixels.index - owner * (height * width)
@@ -117,7 +116,7 @@ def rank_limbs(subject: Subject, behind: Backdrop, candidates: Pose, group: int 
         down = behind.K[1, 1] * points[..., 1] / depth + behind.K[1, 2]
         seen = (across >= 0) & (across < width) & (down >= 0) & (down < height)
         place = down.long().clamp(0, height - 1) * width + across.long().clamp(0, width - 1)
-        facing = -(normals * F.normalize(points, dim=-1)).sum(-1)
+        facing = -dot(normals, unit(points))
         colours, _ = predicted_colours(subject, mesh.part, points, normals)
         cost = pixel_cost(
             colours.flatten(0, 1), behind.shown[place].flatten(0, 1), behind.inside[place].flatten()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -43,25 +44,36 @@ class Level:
     cover: Tensor  # (F, h, w), covered fraction of each pixel
     field: Tensor  # (F, h, w, 15)
 
-    @property
+    @cached_property
     def mask(self) -> Tensor:
         """(F, h, w) bool"""
         return self.cover >= 0.5
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """(F, h, w, 3): SDF and SDF_SLOPE only"""
+        return self.field[..., SDF.start : SDF_SLOPE.stop].contiguous()
+
+    @cached_property
+    def shuffled(self) -> Tensor:
+        """(h * w,) int64: the numbers of all pixels in a random order, always the same."""
+        order = torch.rand(self.size[0] * self.size[1], generator=torch.Generator().manual_seed(0))
+        return order.argsort(descending=True).to(self.cover.device)
 
     @property
     def size(self) -> tuple[int, int]:
         """h, w"""
         return self.cover.shape[1], self.cover.shape[2]
 
-    def sample(self, frame: Tensor, points: Tensor) -> Tensor:
-        """Bilinear values (B, P, 15) of frames (B,) at pixel positions (B, P, 2)."""
+    def sample(self, frame: Tensor, points: Tensor, field: Tensor | None = None) -> Tensor:
+        """Bilinear values (B, P, 15) of frames (B,) at pixel positions (B, P, 2); of another field if given."""
         height, width = self.size
         x = (points[..., 0] - 0.5).clamp(0, width - 1.001)
         y = (points[..., 1] - 0.5).clamp(0, height - 1.001)
         left, top = x.floor(), y.floor()
         across, down = (x - left)[..., None], (y - top)[..., None]
         index = (frame[:, None] * height + top.long()) * width + left.long()
-        flat = self.field.view(-1, CHANNELS)
+        flat = (self.field if field is None else field).flatten(0, 2)
         upper = torch.lerp(flat[index], flat[index + 1], across)
         lower = torch.lerp(flat[index + width], flat[index + width + 1], across)
         return torch.lerp(upper, lower, down)
@@ -79,19 +91,45 @@ class Observation:
 
 def foreground(frames: Tensor) -> Tensor:
     """RGB (F, H, W, 3) in 0..1 -> (F, H, W) bool."""
-    dark = 1 - (frames * frames.new_tensor(LUMA)).sum(-1)[:, None]  # (F, 1, H, W)
+    out = torch.zeros(frames.shape[:3], dtype=torch.bool, device=frames.device)
     scale = max(frames.shape[1] / 640, 0.35)
+    dark = 1 - (frames @ frames.new_tensor(LUMA))[:, None]  # (F, 1, H, W)
+    rows, columns = _rough_box(dark, round(4 * LOCAL * scale))
+    dark = dark[:, :, rows, columns]
+    if not dark.numel():
+        return out
     window = 2 * round(LOCAL * scale / 2) + 1
     highest = _maximum(_blur(dark, max(scale, 0.4)), window)
     edge = (dark > 0.5 * highest) & (highest > 0.12)
     thick = dark > DARKNESS
     deep = -_maximum(-thick.to(dark), 2 * round(DEEP * scale) + 1) > 0.5
-    return _without_specks((edge & (dark > 0.4 * DARKNESS)) | deep)[:, 0]
+    out[:, rows, columns] = _without_specks((edge & (dark > 0.4 * DARKNESS)) | deep)[:, 0]
+    return out
+
+
+def _rough_box(dark: Tensor, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of (F, 1, H, W) outside of which there is certainly nobody."""
+    small = F.avg_pool2d(dark, 4, ceil_mode=True, count_include_pad=False).amax((0, 1)) > 0.4 * DARKNESS
+    out = []
+    for line, length in ((small.any(1), dark.shape[2]), (small.any(0), dark.shape[3])):
+        hit = line.nonzero().squeeze(1)
+        first, last = (4 * int(hit[0]), 4 * int(hit[-1]) + 4) if len(hit) else (margin, -margin)
+        out.append(slice(max(first - margin, 0), min(last + margin, length)))
+    return out[0], out[1]
 
 
 def _maximum(picture: Tensor, window: int) -> Tensor:
-    picture = F.max_pool2d(picture, (window, 1), 1, (window // 2, 0))
-    return F.max_pool2d(picture, (1, window), 1, (0, window // 2))
+    """The greatest value in a square of odd width `window` around each pixel, by doubling."""
+    half = window // 2
+    picture = F.pad(picture, [half] * 4, value=-torch.inf)
+    for axis in (2, 3):
+        size = 1
+        while size < window:
+            step = min(size, window - size)
+            length = picture.shape[axis] - step
+            picture = torch.maximum(picture.narrow(axis, 0, length), picture.narrow(axis, step, length))
+            size += step
+    return picture
 
 
 def _blur(picture: Tensor, sigma: float) -> Tensor:
@@ -113,9 +151,10 @@ def _without_specks(mask: Tensor) -> Tensor:
     number = torch.arange(1, height * width + 1, device=mask.device, dtype=torch.float32).view(1, height, width)
     label = torch.where(small, number, 0.0)
     for _ in range(height + width):
-        spread = label
-        for _ in range(8):
-            spread = torch.where(small, F.max_pool2d(spread[:, None], 3, 1, 1)[:, 0], 0.0)
+        spread = torch.where(small, F.max_pool2d(label[:, None], 3, 1, 1)[:, 0], 0.0)
+        for _ in range(3):  # a label names a pixel of its blob, which may know a greater one
+            named = spread.flatten(1).gather(1, (spread.flatten(1).long() - 1).clamp_min(0)).view_as(spread)
+            spread = torch.where(small, named, 0.0)
         if torch.equal(spread, label):
             break
         label = spread
@@ -211,6 +250,20 @@ def _field(colour: Tensor, cover: Tensor) -> Tensor:
     )
 
 
+def depth_inside(mask: Tensor, limit: int) -> Tensor:
+    """(F, h, w) bool -> pixels to the nearest False one in each row and column direction and between, at most limit."""
+    height = mask.shape[1]
+    row = torch.arange(height, device=mask.device).view(1, -1, 1).expand_as(mask)
+    above = torch.where(mask, -limit, row).cummax(1).values
+    below = torch.where(mask, height + limit, row).flip(1).cummin(1).values.flip(1)
+    column = torch.minimum(row - above, below - row).clamp_max(limit).float().square()  # in the same column
+    padded = F.pad(column, [limit, limit], value=float(limit**2))
+    nearest = column
+    for shift in range(-limit, limit + 1):
+        nearest = torch.minimum(nearest, padded[..., limit + shift : limit + shift + mask.shape[2]] + shift**2)
+    return nearest.sqrt()
+
+
 def nearest_offset(mask: Tensor) -> tuple[Tensor, Tensor]:
     """(F, h, w) bool -> steps in x and y (F, h, w) from each pixel to the nearest True one, exact; 0 where none."""
     frames, height, width = mask.shape
@@ -234,7 +287,7 @@ def nearest_offset(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def signed_distance(mask: Tensor, cover: Tensor, outside: Tensor) -> Tensor:
     """Pixels (F, h, w) to the outline, positive outside; sub-pixel near it, at most SDF_LIMIT away from it."""
-    inner = torch.stack(nearest_offset(~mask), 1).norm(dim=1) - 0.5
+    inner = depth_inside(mask, round(SDF_LIMIT) + 1) - 0.5
     rough = torch.where(mask, -inner, outside.norm(dim=1) - 0.5)
     sigma = math.sqrt(SDF_BLUR**2 + 1 / 12)  # of the blur and of the pixel itself
     share = _blur(cover[:, None], SDF_BLUR)[:, 0]

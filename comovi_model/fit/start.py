@@ -23,6 +23,7 @@ from .terms import COARSE, FINE, Stage, look, project, visible_points
 YAWS = 8
 KEY_FRAMES = 5
 GOOD = 0.30  # a score above is worth other tries
+SURE = 0.24  # a given pose that fits so well needs no other
 SAME = 0.01  # the given pose may score worse than a free fit by this and is kept
 
 
@@ -31,6 +32,8 @@ def fit_start(subject: Subject, seen: Observation, frame: int, given: Pose, fine
     at = torch.tensor([frame], device=given.transl.device)
     near = fit_poses(subject, seen, at, given, fine, 6, Pull(0.0, given, prediction_spread(0.6), 0.04))
     near_score = score_poses(subject, seen, at, near)
+    if float(near_score.mean) < SURE:
+        return near, near_score
     free = fit_poses(subject, seen, at, given, COARSE, 25, Pull(2.0))
     free = fit_poses(subject, seen, at, free, fine, 10, Pull(1.0))
     free_score = score_poses(subject, seen, at, free)

@@ -19,19 +19,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..body.rasterise import Pixels, visible_pixels
-from .observation import COLOUR, CORE, OUTSIDE, SDF, SDF_SLOPE, SLOPE_X, SLOPE_Y, Level, Observation
+from ..body.rasterise import Pixels
+from .observation import COLOUR, CORE, OUTSIDE, SDF, SLOPE_X, SLOPE_Y, Level, Observation
+from .raster import draw
 from .surface import (
     Mesh,
     Pose,
     Skeleton,
     Subject,
     area_normals,
+    dot,
     leverage,
     local_system,
     posed_vertices,
     predicted_colours,
     rest_of,
+    unit,
     world_rows,
 )
 
@@ -87,7 +90,7 @@ def look(subject: Subject, level: Level, frame: Tensor, pose: Pose) -> View:
     vertices, normals = posed_vertices(subject.coarse, skeleton, pose, normals=True)
     assert normals is not None
     height, width = level.size
-    pixels = visible_pixels(vertices, subject.coarse.faces, level.K[frame], height, width, cull=True, backend="torch")
+    pixels = draw(vertices, subject.coarse.faces, level.K[frame], height, width)
     depth = pixels.image(pixels.depth[:, None], 0.0).squeeze(-1)
     return View(skeleton, vertices, normals, pixels, depth > 0, depth)
 
@@ -158,14 +161,14 @@ def picture_rows(subject: Subject, level: Level, frame: Tensor, pose: Pose, view
     K = level.K[frame]
     if stage.fine:
         full, _ = posed_vertices(subject.full, view.skeleton, pose)
-        full_normals, face_normals = area_normals(subject.full, full)
+        normals, face_normals = area_normals(subject.full, full, subject.sample_fans)
         mesh, picked = subject.full, subject.samples
-        points, normals = full[:, picked], full_normals[:, picked]
+        points = full[:, picked]
     else:
         mesh, picked = subject.coarse, torch.arange(len(subject.coarse.rest), device=level.cover.device)
         points, normals = view.vertices, view.normals
     position, slope = project(points, K)
-    facing = -(normals * F.normalize(points, dim=-1)).sum(-1)  # cosine to the viewer
+    facing = -dot(normals, unit(points))  # cosine to the viewer
     visible = visible_points(view, position, points[..., 2], 0.02 if stage.fine else 0.03) & (facing > 0.05)
     sampled = level.sample(frame, position)
     part = mesh.part[picked]
@@ -179,7 +182,7 @@ def picture_rows(subject: Subject, level: Level, frame: Tensor, pose: Pose, view
         _pull_rows(stage, level, frame, view, rest, weights, position, slope, facing, visible, sampled, colours)
     )
     if stage.fine and stage.rim_weight:
-        rows.append(_rim_rows(stage, level, frame, subject.full, view, full, full_normals, face_normals, pose, K))
+        rows.append(_rim_rows(stage, level, frame, subject.full, view, full, face_normals, pose, K))
     return rows
 
 
@@ -252,19 +255,28 @@ def _pull_rows(stage, level, frame, view, rest, weights, position, slope, facing
 
 def _seeking_pixels(stage: Stage, level: Level, frame: Tensor, view: View) -> tuple[Tensor, Tensor]:
     """Pixels (B, N), index in the level, that look for their point, and which of them are real (B, N)."""
-    inside = level.mask[frame].flatten(1)
-    generator = torch.Generator().manual_seed(0)
-    order = torch.rand(inside.shape[1], generator=generator).to(inside.device)
+    inside = level.mask[frame]
     chosen, real = [], []
-    covered = F.max_pool2d(view.covered.float()[:, None], 3, 1, 1).flatten(1) > 0
-    for group, count in ((inside & ~covered, stage.uncovered), (inside, stage.matches)):
+    for group, count in ((inside & ~_grown(view.covered), stage.uncovered), (inside, stage.matches)):
         if count:
-            best = (group * (order + 1)).topk(min(count, group.shape[1]), dim=1)
-            chosen.append(best.indices)
-            real.append(best.values > 0)
+            shuffled = group.flatten(1).index_select(1, level.shuffled)
+            wanted, place = _most(shuffled, level.shuffled.expand_as(shuffled))
+            chosen.append(place[:, :count])
+            real.append(wanted[:, :count])
     if not chosen:
-        return inside.new_zeros(len(frame), 0, dtype=torch.int64), inside.new_zeros(len(frame), 0)
+        return frame.new_zeros(len(frame), 0), inside.new_zeros(len(frame), 0)
     return torch.cat(chosen, 1), torch.cat(real, 1)
+
+
+def _grown(mask: Tensor) -> Tensor:
+    """(B, h, w) bool, larger by a pixel on every side."""
+    out = mask.clone()
+    out[:, 1:] |= mask[:, :-1]
+    out[:, :-1] |= mask[:, 1:]
+    wide = out.clone()
+    wide[:, :, 1:] |= out[:, :, :-1]
+    wide[:, :, :-1] |= out[:, :, 1:]
+    return wide
 
 
 def _matches(stage, level, frame, pixels, position, facing, visible, colours) -> tuple[Tensor, Tensor]:
@@ -289,27 +301,32 @@ def _matches(stage, level, frame, pixels, position, facing, visible, colours) ->
     return number.gather(1, cost.argmin(-1)), target
 
 
-def _rim_rows(stage, level, frame, mesh: Mesh, view: View, points, normals, face_normals, pose, K) -> Rows:
+def _rim_rows(stage, level, frame, mesh: Mesh, view: View, points, face_normals, pose, K) -> Rows:
     """Vertices between a face seen from outside and one seen from inside, where they border the background."""
-    away = (face_normals * points[:, mesh.faces[:, 0]]).sum(-1) >= 0  # (B, N)
-    assert mesh.corner_face is not None
-    sums = F.embedding_bag(mesh.corner_face, away.T.to(points), mesh.first_corner, mode="sum").T  # (B, V)
-    rim = (sums > 0) & (sums < mesh.degree)
+    away = dot(face_normals, points.index_select(1, mesh.faces[:, 0])) >= 0  # (B, N)
+    ends, beside = mesh.edges[:2], mesh.edges[2:]
+    owner, edge = (away.index_select(1, beside[0]) != away.index_select(1, beside[1])).nonzero(as_tuple=True)
+    rim = torch.zeros(points.shape[:2], dtype=torch.bool, device=points.device)
+    rim[owner, ends[0, edge]] = True
+    rim[owner, ends[1, edge]] = True
     stride = max(1, int(rim.sum(1).max()) // RIMS)
     if stride > 1:
         rim &= torch.arange(rim.shape[1], device=rim.device) % stride == 0
     rest = rest_of(mesh, pose).expand(len(pose), -1, -1)
-    rim, rest, weights, points, normals = _most(rim, rest, mesh.weights.expand(len(pose), -1, -1), points, normals)
+    fur = mesh.fur.T.expand(len(pose), -1, -1)
+    rim, rest, weights, points, fur = _most(rim, rest, mesh.weights.expand(len(pose), -1, -1), points, fur)
+    # The direction outwards is asked for roughly only, so normals may turn along with the bones.
+    normals = fur @ view.skeleton.turn.index_select(1, mesh.bones).transpose(2, 3).flatten(1, 2)
     position, slope = project(points, K)
-    sampled = level.sample(frame, position)
-    out = F.normalize((slope * normals[..., None, :]).sum(-1), dim=-1)  # the normal in the picture
+    distance = level.sample(frame, position, level.distance)
+    out = F.normalize((slope @ normals[..., None]).squeeze(-1), dim=-1)  # the normal in the picture
     height, width = level.size
     column, row = (position + 2 * out).long().unbind(-1)  # two pixels further there is no body
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     free = ~view.covered.flatten(1).gather(1, row.clamp(0, height - 1) * width + column.clamp(0, width - 1))
-    direction = F.normalize(sampled[..., SDF_SLOPE], dim=-1)
+    direction = F.normalize(distance[..., 1:], dim=-1)
     agrees = (out * direction).sum(-1) > 0.5
-    value = sampled[..., SDF] + stage.rim_bias  # (B, P, 1)
+    value = distance[..., :1] + stage.rim_bias  # (B, P, 1)
     used = rim & free & inside & agrees & (value.squeeze(-1).abs() < 11)
     weight = DATA_WEIGHT * stage.rim_weight / stage.rim_sigma**2 * robust(value.square(), stage.rim_reach)
     gradient = (direction[..., None] * slope).sum(-2, keepdim=True)  # (B, P, 1, 3)
