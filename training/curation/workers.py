@@ -124,7 +124,10 @@ class _Worker:
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
 
     def do(self, item: Any) -> Any:
-        process = self.process or self._start()
+        try:
+            process = self.process or self._start()
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise ComoviError(f"a worker process could not be started ({error}).") from None
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
@@ -160,8 +163,10 @@ class _Worker:
             env=environment,
         )
         assert process.stdin is not None
+        assert process.stdout is not None
         self.process = process
         _send(process.stdin, self.function)
+        _receive(process.stdout)  # loading takes seconds, and they are not the item's
         return process
 
     def _obituary(self, code: int) -> str:
@@ -205,6 +210,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError):
         function = _receive(sys.stdin.buffer)
+        _send(answers, "ready")
         while True:
             item = _receive(sys.stdin.buffer)
             answer: Any

@@ -25,6 +25,7 @@ from torch import Tensor
 from ...comovi_model.body.motion import BodyMotion
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.files import atomic_path
+from ...comovi_model.motion_io.reading import read_motion
 from .cache_files import (
     CachedClip,
     Shard,
@@ -93,7 +94,9 @@ def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype) -> dict[str,
             f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]} cannot be encoded; frames must be 1 + 4 k and "
             "sides multiples of 32 (comovi-train prepare makes such clips)."
         )
-    motion = BodyMotion.load(clip.smpl) if clip.smpl is not None and clip.smpl.suffix == ".npz" else None
+    motion = None if clip.smpl is None else read_motion(clip.smpl, space="camera").motion
+    if motion is not None and motion.frame != "camera":
+        raise ComoviError(f"{clip.smpl} holds poses in world axes ({motion.frame}); the camera's are needed.")
     if clip.motion is not None:
         drawn = read_all(clip.motion)
     else:

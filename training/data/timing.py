@@ -99,12 +99,11 @@ def _too_short(source: Timeline, count: int, start: Fraction, fps: Fraction, mis
 
 def clip_starts(source: Timeline, count: int, fps: Fraction = FPS, most: int = 0, hold: int = 0) -> list[Fraction]:
     """Where clips that follow each other without overlap begin, at most `most` of them (0: as many as fit)."""
+    last_moment = source.times[-1] + source.spacing(len(source) - 1) / 2
     starts: list[Fraction] = []
     while most == 0 or len(starts) < most:
         start = len(starts) * count / fps
-        try:
-            pick(source, count, start, fps, hold)
-        except ComoviError:
+        if start + (count - 1 - hold) / fps > last_moment:
             break
         starts.append(start)
     return starts
