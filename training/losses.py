@@ -10,6 +10,7 @@ the network computes in: in bfloat16 a vertex is off by millimetres.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def body_losses(
     unknown = sorted(set(weights) - set(BODY_TERMS))
     if unknown:
         raise ComoviError(f"there is no body loss {unknown[0]!r}; choose of {', '.join(BODY_TERMS)}.")
-    with torch.autocast(prediction.device.type, enabled=False):
+    with nullcontext() if prediction.is_meta else torch.autocast(prediction.device.type, enabled=False):
         guess = prediction.float().unflatten(-1, (24, 6))  # (B, N, P, 24, 6)
         right = truth.float()[:, None].expand_as(guess)
         losses = {}

@@ -73,6 +73,6 @@ class TrainedNetwork(DualBranch):
 
 
 def _again(function: Any, *inputs: Any) -> Tensor:
-    out = checkpoint(function, *inputs, use_reentrant=False)
+    out = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn inside
     assert isinstance(out, Tensor)
     return out
