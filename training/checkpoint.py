@@ -224,7 +224,7 @@ class Pieces:
         for start, file in self.places[name]:
             if start != stop:
                 break
-            stop = start + file.shapes[f"{WEIGHT}/{name}"][0]
+            stop = start + file.entries[f"{WEIGHT}/{name}"].shape[0]
         if stop != _count(self.state.shapes[name]):
             raise ComoviError(f"checkpoint {self.folder} lacks a part of {name}; resume from an earlier one.")
 
@@ -241,7 +241,7 @@ class Pieces:
             offset = start + have - first
             runs.append(values[offset : offset + count - have])
             at += 1
-        return torch.cat(runs) if len(runs) != 1 else runs[0]
+        return torch.cat(runs) if len(runs) > 1 else runs[0] if runs else torch.zeros(0)
 
     def has_average(self) -> bool:
         return any(key.startswith(f"{AVERAGE}/") for places in self.places.values() for key in places[0][1])

@@ -176,6 +176,8 @@ class EngineConfig:
             raise ComoviError(f"engine.offload_params needs engine.zero = 3; it is {self.zero}.")
         if self.kind == "deepspeed" and self.offload_optimizer == "cpu" and self.zero == 0:
             raise ComoviError("engine.offload_optimizer needs engine.zero = 1, 2 or 3; it is 0.")
+        if self.kind == "deepspeed" and self.precision == "bf16" and self.zero == 0:
+            raise ComoviError("engine.precision bf16 needs engine.zero = 1, 2 or 3; it is 0; take 1.")
         if self.compile and self.kind == "deepspeed" and self.zero == 3:
             raise ComoviError("engine.compile does not go with engine.zero = 3; use 0, 1 or 2, or do not compile.")
 

@@ -24,7 +24,7 @@ def preset_names() -> list[str]:
 
 def load_config(name_or_path: str | Path, sets: Sequence[str] = ()) -> TrainConfig:
     """The settings of a preset or a TOML file, with `a.b=value` changes on top; its paths are made absolute."""
-    return build_config(_merge(read_tables(find_config(name_or_path)), parse_sets(sets)))
+    return build_config(merge(read_tables(find_config(name_or_path)), parse_sets(sets)))
 
 
 def load_resolved(run: Path) -> TrainConfig:
@@ -34,12 +34,12 @@ def load_resolved(run: Path) -> TrainConfig:
 
 def merge_sets(config: TrainConfig, sets: Sequence[str]) -> dict[str, Any]:
     """The tables of a configuration with `a.b=value` changes on top."""
-    return _merge(as_dict(config), parse_sets(sets))
+    return merge(as_dict(config), parse_sets(sets))
 
 
 def build_config(tables: Mapping[str, Any]) -> TrainConfig:
     """Settings from nested dicts."""
-    config = build_record(TrainConfig, _absolute(_merge({"run": {"out": RunConfig.out}}, tables)), "")
+    config = build_record(TrainConfig, _absolute(merge({"run": {"out": RunConfig.out}}, tables)), "")
     assert isinstance(config, TrainConfig)
     return config
 
@@ -65,8 +65,8 @@ def read_tables(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     included = tables.pop("include", [])
     for name in [included] if isinstance(included, str) else included:
         beside = path.parent / name
-        below = _merge(below, read_tables(beside if beside.exists() else find_config(name), (*chain, path)))
-    return _merge(below, tables)
+        below = merge(below, read_tables(beside if beside.exists() else find_config(name), (*chain, path)))
+    return merge(below, tables)
 
 
 def parse_toml(path: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
         value = _parse_value(text.strip())
         for part in reversed(name.strip().split(".")):
             value = {part: value}
-        tables = _merge(tables, value)
+        tables = merge(tables, value)
     return tables
 
 
@@ -106,17 +106,17 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(below)
     for name, value in above.items():
         both = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
-        out[name] = _merge(out[name], value) if both else value
+        out[name] = merge(out[name], value) if both else value
     return out
 
 
 def _absolute(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The same tables, with paths that are relative to the current folder made absolute."""
-    out = _merge({}, tables)
+    out = merge({}, tables)
     for name in PATHS:
         *parents, last = name.split(".")
         table: Any = out
@@ -129,7 +129,7 @@ def _absolute(tables: Mapping[str, Any]) -> dict[str, Any]:
             nested: Any = {last: change}
             for parent in reversed(parents):
                 nested = {parent: nested}
-            out = _merge(out, nested)
+            out = merge(out, nested)
     return out
 
 

@@ -45,13 +45,20 @@ def run_folder(config: TrainConfig) -> Path:
     return Path(config.run.out) / config.run.name
 
 
-def train(config: TrainConfig, *, start: Path | None = None, elastic: bool = False) -> int:
-    """Run `config`, from checkpoint folder `start` if given; 0, or INTERRUPTED when someone asked to stop."""
+def train(
+    config: TrainConfig, *, start: Path | None = None, elastic: bool = False, source: ClipSource | None = None
+) -> int:
+    """Run `config`, from checkpoint folder `start` if given; 0, or INTERRUPTED when someone asked to stop.
+
+    source: other clips than those that the settings name.
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     if start is not None:
         check_resumable(config, checkpoint.read_state(start), start, elastic)
-    source, held_out = open_sources(config.data)
+    held_out = None
+    if source is None:
+        source, held_out = open_sources(config.data)
     engine = build_engine(config, source)
     try:
         return Trainer(config, engine, source, held_out, start, elastic).run()

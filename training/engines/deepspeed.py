@@ -123,6 +123,18 @@ class DeepspeedEngine:
         for name, buffer in recipe.named_buffers():  # DeepSpeed made those bfloat16, too
             buffer.data = buffers[name].to(self.device)
         self.adam: torch.optim.Optimizer = optimizer
+        for held in self._flat_weights():  # so that Adam's state can be read and set before the first step
+            self.adam.state[held] = {
+                "step": torch.zeros((), dtype=torch.float32, device=held.device),
+                "exp_avg": torch.zeros_like(held.data),
+                "exp_avg_sq": torch.zeros_like(held.data),
+            }
+
+    def _flat_weights(self) -> list[Tensor]:
+        """The float32 tensors that Adam works on: this rank's shares of many weights end to end."""
+        if self.stage == 3:
+            return list(self.zero.fp32_partitioned_groups_flat)
+        return list(self.weights.values()) if self._plain() else list(self.zero.single_partition_of_fp32_groups)
 
     def _hand_out(self, recipe: nn.Module, dtype: torch.dtype, settings: dict[str, Any]) -> None:
         """Give every rank its values, and under ZeRO-3 its share of them, module by module."""
@@ -197,12 +209,8 @@ class DeepspeedEngine:
         if self._plain():
             return (weight if key is None else self.adam.state[weight][key]).detach().reshape(-1)
         if key is not None:
-            self._link_adam()
-        return weight._hp_mapping.get_hp_fragment(key)
-
-    def _link_adam(self) -> None:
-        if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):
             self.zero._lazy_init_hp_params_optimizer_state()
+        return weight._hp_mapping.get_hp_fragment(key)
 
     def read_piece(self, piece: Piece, part: str) -> Tensor:
         if not piece.count:
@@ -216,8 +224,6 @@ class DeepspeedEngine:
             everything = self._plain()
             for part in (WEIGHT, FIRST, SECOND):
                 if everything:
-                    if part != WEIGHT and weight not in self.adam.state:
-                        self.adam.state[weight] = _fresh_adam(weight)
                     self._held(weight, part).copy_(read(name, part, 0, weight.numel()))
                 elif piece.count:
                     self._held(weight, part)[: piece.count].copy_(read(name, part, piece.start, piece.count))
@@ -228,8 +234,7 @@ class DeepspeedEngine:
                 weight.data.copy_(read(name, WEIGHT, 0, weight.numel()).view_as(weight))
         self._refresh_gathered()
         for state in self.adam.state.values():
-            if "step" in state:
-                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).clone().fill_(updates)
+            state["step"].fill_(updates)
         self.updates = updates
 
     def _refresh_gathered(self) -> None:
@@ -298,7 +303,3 @@ class DeepspeedEngine:
 
     def close(self) -> None:
         self.barrier()
-
-
-def _fresh_adam(weight: Tensor) -> dict[str, Tensor]:
-    return {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
