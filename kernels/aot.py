@@ -13,32 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from .aot_variants import Variant, variants
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # A100, RTX 30, RTX 40, H100/H200, B200, RTX 50
 SHARED_KB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-WIDTH, HEAD_PAIRS, POSE_SIZE = 3072, 64, 256  # of the 5B network
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One specialisation of a kernel, as the launchers would ask for it."""
-
-    kernel: str
-    module: str
-    types: dict[str, str]  # argument -> Triton type
-    constants: dict[str, Any]
-    num_warps: int
-    num_stages: int = 3
-
-    @property
-    def label(self) -> str:
-        flags = "/".join(f"{k}={v}" for k, v in self.constants.items() if isinstance(v, bool))
-        kinds = "/".join(dict.fromkeys(t for t in self.types.values() if t.startswith("*")))
-        return " ".join(part for part in (kinds.replace("*", ""), flags) if part)
 
 
 @dataclass(frozen=True)
@@ -63,46 +44,6 @@ class Row:
         if self.registers * 32 * self.warps > 65536:
             return f"needs {self.registers} registers in {32 * self.warps} threads"
         return ""
-
-
-def variants() -> Iterator[Variant]:
-    """Every kernel in the dtypes that inference and training use."""
-    block = 4096
-    numbers = dict.fromkeys(("frames", "tokens", "channels"), "i32") | {"eps": "fp32"}
-    for stream, out in (("fp32", "bf16"), ("bf16", "bf16"), ("fp32", "fp32"), ("fp16", "fp16")):
-        strides = {f"stride_{name}_{axis}": "i32" for name in ("shift", "scale") for axis in "bf"}
-        pointers = {"x_ptr": stream, "shift_ptr": "fp32", "scale_ptr": "fp32", "out_ptr": out}
-        types = {name: f"*{kind}" for name, kind in pointers.items()}
-        yield Variant("norm_modulate_fwd_kernel", "norm_modulate", types | numbers | strides, {"BLOCK": block}, 8)
-        types = {name: f"*{kind}" for name, kind in (("x_ptr", stream), ("update_ptr", out), ("gate_ptr", "fp32"),
-                                                     ("joined_ptr", stream))}  # fmt: skip
-        sizes = dict.fromkeys(("frames", "tokens", "channels", "stride_gate_b", "stride_gate_f"), "i32")
-        yield Variant("join_fwd_kernel", "join", types | sizes, {"GATE": True, "BLOCK": block}, 8)
-        for gate, affine in ((True, True), (False, False), (True, False)):
-            weights = out if affine else "fp32"
-            pointers = {
-                "x_ptr": stream, "update_ptr": out, "gate_ptr": "fp32", "weight_ptr": weights, "bias_ptr": weights,
-                "joined_ptr": stream, "normed_ptr": out,
-            }  # fmt: skip
-            strides = {f"stride_{name}_{axis}": "i32" for name in ("gate", "weight", "bias") for axis in "bf"}
-            types = {name: f"*{kind}" for name, kind in pointers.items()}
-            flags = {"GATE": gate, "AFFINE": affine, "BLOCK": block}
-            yield Variant("join_norm_fwd_kernel", "join_norm", types | numbers | strides, flags, 8)
-    for kind in ("bf16", "fp16", "fp32"):
-        names = ("q_ptr", "k_ptr", "q_weight_ptr", "k_weight_ptr")
-        types = dict.fromkeys(names, f"*{kind}") | {"cos_ptr": "*fp32", "sin_ptr": "*fp32"}
-        types |= {"q_out_ptr": f"*{kind}", "k_out_ptr": f"*{kind}"}
-        types |= dict.fromkeys(("length", "channels", "head_pairs"), "i32") | {"eps": "fp32"}
-        for rope in (True, False):
-            yield Variant("qk_norm_rope_fwd_kernel", "qk_norm_rope", types, {"ROPE": rope, "PAIRS": block // 2}, 8)
-        types = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), f"*{kind}")
-        types |= dict.fromkeys(("queries", "keys", "heads", "size"), "i32") | {"factor": "fp32"}
-        types |= dict.fromkeys(("stride_q", "stride_k", "stride_v"), "i32")
-        from .triton_impl.pose_attention import keys_of_block
-
-        keys = keys_of_block(4 if kind == "fp32" else 2, POSE_SIZE)
-        constants = {"ROWS": 16, "KEYS": keys, "SIZE": POSE_SIZE}
-        yield Variant("pose_attention_fwd_kernel", "pose_attention", types, constants, 4, 2)
 
 
 def compile_variant(variant: Variant, arch: int) -> Row:
@@ -130,8 +71,9 @@ def compile_variant(variant: Variant, arch: int) -> Row:
     made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     registers, spilled = resources(made.asm["cubin"])
     widths = [int(n) * int(bits) for n, bits in re.findall(r"(?:ld|st)\.global\S*\.v(\d)\.b(\d+)", made.asm["ptx"])]
+    name = variant.kernel.removesuffix("_kernel").removesuffix("_fwd")
     return Row(
-        variant.kernel.removesuffix("_fwd_kernel"), variant.label, arch, variant.num_warps, registers, spilled,
+        name, variant.label, arch, variant.num_warps, registers, spilled,
         round(made.metadata.shared / 1024, 1), max(widths, default=32),
     )  # fmt: skip
 
@@ -156,9 +98,9 @@ def main() -> int:
     options = parser.parse_args()
     rows = []
     for arch in options.arch or ARCHITECTURES:
-        for variant in variants():
+        for variant in variants(arch):
             rows.append(compile_variant(variant, arch))
-            print(f"sm_{arch} {rows[-1].kernel:<15} {rows[-1].variant:<48} {rows[-1].registers:>4} registers, "
+            print(f"sm_{arch} {rows[-1].kernel:<20} {rows[-1].variant:<48} {rows[-1].registers:>4} registers, "
                   f"{rows[-1].shared_kb:>6.1f} kB shared, {rows[-1].widest_load:>3}-bit loads  "
                   f"{rows[-1].problem or 'ok'}", flush=True)  # fmt: skip
     if options.csv:

@@ -1,12 +1,12 @@
 """Gated residual sum, and the layer norm that follows it.
 
-    joined = x + gate * update                     (gate may be absent: joined = x + update)
+    joined = x + gate * update + addend            (gate and addend may be absent)
     normed = LayerNorm(joined) * weight + bias     (affine form, before cross attention)
     normed = LayerNorm(joined) * (1 + scale) + shift       (modulated form, before the feed-forward network)
 
 B batch, F latent frames, S tokens of one frame, D channels. The residual stream `x` stays in float32 even where the
 matrix products run in bfloat16: thirty layers of additions would otherwise lose the small updates. Gate, shift and
-scale have one row per frame, (B, F, 1, D) or (B, 1, 1, D).
+scale have one row per frame, (B, F, 1, D) or (B, 1, 1, D). The addend is what the other branch says after the block.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from .dispatch import one_row, refusal
 from .norm_modulate import norm_modulate_formula
 
 
-def join(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
-    """x + gate * update, in the dtype of x. (B, F, S, D) -> (B, F, S, D)."""
-    if x.dim() == 4 and one_row(gate) and not refusal("join_norm", x, update, gate):
+def join(x: Tensor, update: Tensor, gate: Tensor | None = None, addend: Tensor | None = None) -> Tensor:
+    """x + gate * update + addend, in the dtype of x. (B, F, S, D) -> (B, F, S, D)."""
+    if x.dim() == 4 and one_row(gate) and not refusal("join_norm", x, update, gate, addend):
         from . import library
 
-        return library.join(x, update, gate)
-    return join_formula(x, update, gate)
+        return library.join(x, update, gate, addend)
+    return join_formula(x, update, gate, addend)
 
 
-def join_formula(x: Tensor, update: Tensor, gate: Tensor | None = None) -> Tensor:
+def join_formula(x: Tensor, update: Tensor, gate: Tensor | None = None, addend: Tensor | None = None) -> Tensor:
     """The definition of `join`, in plain PyTorch."""
-    if gate is None:
-        return x + update
-    return torch.addcmul(x, update.to(x.dtype), gate)
+    joined = x + update if gate is None else torch.addcmul(x, update.to(x.dtype), gate)
+    return joined if addend is None else joined + addend
 
 
 def join_norm_affine(

@@ -20,7 +20,7 @@ def pose_attention(q: Tensor, k: Tensor, v: Tensor, groups: int, attention: Atte
     if q.shape[1] // groups <= MOST_QUERIES and not refusal("pose_attention", q, k, v):
         from . import library
 
-        return library.pose_attention(q, k, v, groups)
+        return library.pose_attention(q, k, v, groups)[0]
     return pose_attention_formula(q, k, v, groups, attention)
 
 

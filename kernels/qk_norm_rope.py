@@ -56,7 +56,8 @@ def qk_norm_rope(
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
     """q, k (B, L, D) -> normed and rotated (B, L, N, d) each, in their own dtype."""
-    if not refusal("qk_norm_rope", q, k, q_weight, k_weight, cos, sin):
+    learned = cos.requires_grad or sin.requires_grad  # the fused form has no gradient for positions
+    if not learned and not refusal("qk_norm_rope", q, k, q_weight, k_weight, cos, sin):
         from . import library
 
         return library.qk_norm_rope(q, k, q_weight, k_weight, cos, sin, num_heads, eps)

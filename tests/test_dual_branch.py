@@ -169,6 +169,28 @@ def test_the_text_cache_changes_nothing(given):
     assert torch.equal(call(net, given, text=None, text_cache=cache).motion, call(net, given).motion)
 
 
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_what_does_not_read_the_sentence_may_be_computed_once(given, interaction):
+    """Two sentences over the same latents: as with the latents repeated, for every kind of time."""
+    net = network(interaction=interaction, interleave=2 if interaction == "dual" else 1,
+                  pose_head=interaction == "single_m2v").eval()  # fmt: skip
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    text = torch.randn(4, 5, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    asked = {"init_pose": given.pose, "pose_from_layers": (0, -1)} if net.pose_head is not None else {}
+    tokens = torch.rand(2, 18, dtype=torch.float64) * 1000  # a time per token
+    for time in (given.t, given.t[:, None].expand(2, 3), tokens):
+        shared = call(net, given, text=text, timestep=time, motion_timestep=0.5 * time, copies=2, **asked)
+        doubled = {name: getattr(given, name).repeat(2, *[1] * (getattr(given, name).dim() - 1))
+                   for name in ("video", "motion")}  # fmt: skip
+        times = {"timestep": time.repeat(2, *[1] * (time.dim() - 1))}
+        times["motion_timestep"] = 0.5 * times["timestep"]
+        asked_twice = {**asked, "init_pose": given.pose.repeat(2, 1)} if asked else {}
+        apart = call(net, given, text=text, **doubled, **times, **asked_twice)
+        for ours, theirs in zip(shared, apart, strict=True):
+            assert ours is theirs is None or close(ours, theirs)
+
+
 def test_a_list_of_sentences_equals_the_padded_tensor(given):
     net = network()
     short = [given.text[0, :2], given.text[1]]

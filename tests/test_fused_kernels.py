@@ -17,68 +17,17 @@ from comfyui_comovi.kernels import norm_modulate as nm
 from comfyui_comovi.kernels import pose_attention as pa
 from comfyui_comovi.kernels import qk_norm_rope as qk
 from comfyui_comovi.kernels.dispatch import explain, parse, refusal, use_backend
-from triton_interpreter import exact_bf16
+from kernel_checks import DEVICE, DTYPES, check, fused_kernels, numbers, rows
 
 triton = pytest.importorskip("triton", reason="triton is not installed (pip install '.[kernels]')")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((1, 1, 1, 96), (2, 3, 5, 96), (3, 2, 4, 120), (1, 2, 3, 192), (2, 1, 2, 3072))  # B, F, S, D
-CAP = {torch.float32: 1e-6, torch.bfloat16: 1e-5, torch.float16: 1e-5}
 
 
 @pytest.fixture(autouse=True)
 def _fused(monkeypatch):
-    """Ask for the fused kernels, interpreted where there is no GPU, with outputs that begin as NaN."""
-
-    def poisoned(make):
-        def made(*args, **kwargs):
-            out = make(*args, **kwargs)
-            return out.fill_(float("nan")) if out.is_floating_point() and not out.is_meta else out
-
-        return made
-
-    from comfyui_comovi.kernels.triton_impl import join, join_norm, norm_modulate, pose_attention, qk_norm_rope
-
-    fake = type("torch", (), {"__getattr__": lambda _, name: getattr(torch, name)})()
-    fake.empty, fake.empty_like = poisoned(torch.empty), poisoned(torch.empty_like)
-    for module in (join, join_norm, norm_modulate, pose_attention, qk_norm_rope):
-        monkeypatch.setattr(module, "torch", fake)
-    with use_backend("triton"), exact_bf16():
+    with fused_kernels(monkeypatch):
         yield
-
-
-def numbers(*shape, dtype=torch.float32, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
-
-
-def wide(value):
-    return value.double() if isinstance(value, torch.Tensor) else value
-
-
-def relative(ours, truth):
-    return float((ours.double() - truth).norm() / truth.norm().clamp_min(1e-12))
-
-
-def check(fused, formula, inputs, dtype, **options):
-    """Both against float64, twice the same bits, inputs untouched."""
-    before = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
-    wide_options = {name: torch.float64 if name == "out_dtype" else value for name, value in options.items()}
-    truth = formula(*map(wide, inputs), **wide_options)
-    plain, ours, again = formula(*inputs, **options), fused(*inputs, **options), fused(*inputs, **options)
-    results = [value if isinstance(value, tuple) else (value,) for value in (ours, again, plain, truth)]
-    for mine, repeated, eager, exact in zip(*results, strict=True):
-        assert mine.shape == eager.shape
-        assert mine.dtype == eager.dtype
-        assert torch.equal(mine, repeated)
-        assert relative(mine, exact) <= 1.5 * relative(eager, exact) + CAP[dtype]
-    for value, kept in zip(inputs, before, strict=True):
-        assert value is kept or not isinstance(value, torch.Tensor) or torch.equal(value, kept)
-
-
-def rows(batch, frames, dim, count=3):
-    """Modulation rows as the model has them: views into one tensor, one row per frame."""
-    return numbers(batch, frames, 1, 6, dim, seed=9).unbind(-2)[:count]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -103,6 +52,7 @@ def test_join_norm(shape, dtype):
     weight, bias = numbers(shape[3], seed=2), numbers(shape[3], seed=3)
     for given in (gate, None):
         check(jn.join, jn.join_formula, (x, update, given), dtype)
+        check(jn.join, jn.join_formula, (x, update, given, numbers(*shape, dtype=dtype, seed=4)), dtype)
         inputs = (x, update, given, shift, scale)
         check(jn.join_norm_modulate, jn.join_norm_modulate_formula, inputs, dtype, out_dtype=dtype)
         inputs = (x, update, given, weight, bias)
@@ -137,45 +87,6 @@ def test_pose_attention(groups, queries, keys, heads, size, dtype):
     check(fused, pa.pose_attention_formula, (q, k, v, groups), dtype)
 
 
-def test_gradients_are_those_of_the_formula():
-    """Against float64 differentiation of the formula, for every input that can learn."""
-    x, update = numbers(2, 2, 3, 96), numbers(2, 2, 3, 96, seed=1)
-    shift, scale, gate = (row.contiguous() for row in rows(2, 2, 96))
-    weight, bias = numbers(96, seed=2), numbers(96, seed=3)
-    q, k = numbers(2, 5, 96, seed=5), numbers(2, 5, 96, seed=6)
-    angles = numbers(5, 12, seed=4)
-    pose = [numbers(1, 4, 2, 16, seed=7), numbers(1, 10, 2, 16, seed=8), numbers(1, 10, 2, 16, seed=9)]
-    cases = (
-        (nm.norm_modulate, nm.norm_modulate_formula, (x, shift, scale)),
-        (jn.join, jn.join_formula, (x, update, gate)),
-        (jn.join_norm_modulate, jn.join_norm_modulate_formula, (x, update, gate, shift, scale)),
-        (jn.join_norm_affine, jn.join_norm_affine_formula, (x, update, None, weight, bias)),
-        (qk.qk_norm_rope, qk.qk_norm_rope_formula, (q, k, weight, bias, angles.cos(), angles.sin(), 4)),
-        (qk.norm_heads, qk.norm_heads_formula, (q, weight, 4)),
-        (
-            lambda q, k, v: pa.pose_attention(q, k, v, 2, None),
-            lambda q, k, v: pa.pose_attention_formula(q, k, v, 2),
-            pose,
-        ),
-    )
-    for fused, formula, inputs in cases:
-        found = gradients(fused, inputs)
-        expected = gradients(formula, [wide(value) for value in inputs])
-        for ours, truth in zip(found, expected, strict=True):
-            assert relative(ours, truth) < 1e-5
-
-
-def gradients(function, inputs):
-    fresh = [value.clone().requires_grad_() if isinstance(value, torch.Tensor) else value for value in inputs]
-    made = function(*fresh)
-    outputs = made if isinstance(made, tuple) else (made,)
-    loss = sum(
-        (out * torch.linspace(-1, 1, out.numel(), device=out.device, dtype=out.dtype).view(out.shape)).sum()
-        for out in outputs
-    )
-    return torch.autograd.grad(loss, [value for value in fresh if isinstance(value, torch.Tensor)])
-
-
 def test_operators_are_well_formed():
     """PyTorch's own check of schema, shapes under torch.compile and registration of gradients."""
     from comfyui_comovi.kernels import library
@@ -187,7 +98,7 @@ def test_operators_are_well_formed():
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
     for operator, inputs in (
         (library.norm_modulate, (x, shift, scale, 1e-6, torch.float32)),
-        (library.join, (x, x.clone(), gate)),
+        (library.join, (x, x.clone(), gate, x.clone())),
         (library.join_norm_modulate, (x, x.clone(), gate, shift, scale, 1e-6, torch.float32)),
         (library.join_norm_affine, (x, x.clone(), None, weight, weight.clone(), 1e-6, torch.float32)),
         (library.qk_norm_rope, (q, q.clone(), weight, weight.clone(), angles.cos(), angles.sin(), 4, 1e-6)),
@@ -241,8 +152,10 @@ def test_a_misspelt_setting_is_refused():
         parse("norm=torch")
 
 
-@pytest.mark.parametrize("arch", [86, 90])  # all six: python -m comfyui_comovi.kernels.aot
-def test_every_kernel_compiles_for(arch):
+ARCH = 120  # 8-bit floats, and the least shared memory; all six: python -m comfyui_comovi.kernels.aot
+
+
+def test_every_kernel_of_bfloat16_compiles():
     """No spilled registers, shared memory within the GPU's, and 128-bit loads, told by the compiler itself."""
     package = Path(__file__).resolve().parents[1]
     root = sys.modules["comfyui_comovi"].__path__[0]
@@ -251,7 +164,7 @@ def test_every_kernel_compiles_for(arch):
         f"{str(Path(root) / '__init__.py')!r}, submodule_search_locations=[{root!r}]); "
         "m = importlib.util.module_from_spec(spec); sys.modules['comfyui_comovi'] = m; spec.loader.exec_module(m); "
         "from comfyui_comovi.kernels.aot import compile_variant, variants\n"
-        f"rows = [compile_variant(v, {arch}) for v in variants()]\n"
+        f"rows = [compile_variant(v, {ARCH}) for v in variants({ARCH}) if 'bf16' in v.label]\n"
         "bad = [(r.kernel, r.variant, r.problem or r.widest_load) for r in rows if r.problem or r.widest_load < 128]\n"
         "print(len(rows), bad)"
     )
@@ -260,4 +173,4 @@ def test_every_kernel_compiles_for(arch):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=package.parent
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith("29 []"), done.stdout
+    assert done.stdout.strip() == "40 []", done.stdout

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfyui_comovi.comovi_model.comovi.benchmark import measure
 from comfyui_comovi.comovi_model.comovi.config import DualBranchConfig
 from comfyui_comovi.comovi_model.comovi.dual_branch import DualBranch
 from comfyui_comovi.comovi_model.comovi.literal import LiteralDualBranch
@@ -40,6 +41,12 @@ def test_one_step_of_the_released_size_moves_an_eighth():
     assert figures["smpl_head_calls_per_video"] == 1
     assert figures["gemm_flops_least"] <= figures["gemm_flops"] <= 1.01 * figures["gemm_flops_least"]
     assert figures["gemm_flops_reference"] > 1.02 * figures["gemm_flops_least"]
+
+
+def test_a_step_of_the_nano_model_needs_less_memory_than_the_literal_order():
+    """Time is left to `python -m comfyui_comovi.comovi_model.comovi.benchmark`: a test on a busy machine is no measure."""
+    figures = measure(0)
+    assert figures["memory_ratio"] >= 1.5
 
 
 def test_the_counter_counts_what_is_known_by_hand():

@@ -10,6 +10,7 @@ from pathlib import Path
 import comfyui_comovi
 import pytest
 import torch
+from comfyui_comovi.kernels.live_memory import LiveBytes
 
 FILE = Path(comfyui_comovi.__file__).parent / "tools" / "measure_memory.py"
 
@@ -24,8 +25,8 @@ def tool():
     return module
 
 
-def test_it_counts_storages_that_live_at_the_same_time(tool):
-    live = tool.LiveBytes()
+def test_it_counts_storages_that_live_at_the_same_time():
+    live = LiveBytes()
     with live, torch.device("meta"):
         first = torch.empty(1000)
         second = first + 1  # 8000 bytes together

@@ -17,52 +17,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import weakref
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 MEBIBYTE = 2**20
-
-
-@dataclass
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that were made inside and are still alive; `peak` is the most there ever was."""
-
-    now: int = 0
-    peak: int = 0
-    worst: str = ""  # the operation at the peak
-    sizes: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and id(leaf.untyped_storage()) not in given:
-                self.watch(leaf.untyped_storage())
-        if self.now > self.peak:
-            self.peak, self.worst = self.now, str(func)
-        return result
-
-    def watch(self, storage: Any) -> None:
-        key = id(storage)
-        if key in self.sizes:
-            return
-        self.sizes[key] = storage.nbytes()
-        self.now += self.sizes[key]
-        weakref.finalize(storage, self.forget, key)
-
-    def forget(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 def stored_result_only(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -70,14 +32,14 @@ def stored_result_only(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
-def one_evaluation(package: Any, options: argparse.Namespace, batch: int, branches: str) -> LiveBytes:
+def one_evaluation(package: Any, options: argparse.Namespace, batch: int, branches: str) -> Any:
     config_file = importlib.import_module(f"{package}.comovi_model.comovi.config")
     network_file = importlib.import_module(f"{package}.comovi_model.comovi.dual_branch")
     dtype = getattr(torch, options.dtype)
     config = config_file.DualBranchConfig(interaction=options.interaction)
     frames = (options.frames - 1) // 4 + 1
     shape = (batch, config.in_channels, frames, options.height // 16, options.width // 16)
-    live = LiveBytes()
+    live = importlib.import_module(f"{package}.kernels.live_memory").LiveBytes()
     network = network_file.DualBranch(config, attention=stored_result_only, device="meta", dtype=dtype)
     network.product_dtype = lambda device: dtype
     no_autocast = mock.patch("torch.autocast", return_value=nullcontext())  # it does not know "meta"

@@ -78,7 +78,7 @@ class VideoSide(_Side):
     def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:
         waits = i % self.config.interleave
         assert x_v is not None
-        z = torch.empty(x_v.shape, dtype=step.dtype, device=x_v.device)
+        z = torch.empty((len(x_v) * step.copies, *x_v.shape[1:]), dtype=step.dtype, device=x_v.device)
         coming = None if waits else dist.irecv(z, self.peer)
         x_v = self._video_block(i, x_v, step)
         if coming is not None and x_v is not None:

@@ -50,6 +50,7 @@ class Step:
     embedded_text: Tensor | None  # (B, text_len, D) unless there is a cache
     text_cache: DualTextCache | None
     dtype: torch.dtype
+    copies: int = 1  # sentences per latent: what does not read them is computed once
     pose_layers: Sequence[int] = ()  # after which the pose head reads
     init_pose: Tensor | None = None  # (B, P, 144)
     poses: dict[int, Tensor] = field(default_factory=dict)  # layer -> what the head said, filled on the way
@@ -85,6 +86,7 @@ class DualBranch(WanModel):
         init_pose: Tensor | None = None,
         pose_from_layers: Sequence[int] = (),
         text_cache: DualTextCache | None = None,
+        copies: int = 1,
     ) -> DualBranchOutput:
         """Velocities of both noisy latents (B, C, F, h, w), and the poses that were asked for.
 
@@ -94,24 +96,30 @@ class DualBranch(WanModel):
         pose_from_layers: which layers' features the pose head reads, counted from 0 or, negative, from the end; at
         inference the last one, at the last step only. Either latent may be None: then the other branch runs alone,
         without any exchange (first training stage).
+        copies: K sentences for every latent (guidance). Latents, times and poses are given once, (B, ...), sentences
+        as (K*B, ...), B after B, and so come the answers. The same numbers as with latents repeated K times, without
+        computing K times what has not read the sentence yet.
         """
         latent = self._one_size(video, motion)
         batch, dtype = latent.shape[0], self.product_dtype(latent.device)
         grid = self.token_grid(latent)
         layers = [layer + self.config.num_layers if layer < 0 else layer for layer in pose_from_layers]
         if layers:
-            init_pose = self._check_pose(video, motion, init_pose, layers)
+            init_pose = self._check_pose(video, motion, init_pose, layers).repeat(copies, 1, 1)
         video_time = motion_time = self.embed_time(timestep, grid, batch, dtype)
         if motion_timestep is not None:
             motion_time = self.embed_time(motion_timestep, grid, batch, dtype)
         rope = self.rope(grid, latent.device, stream_dtype(dtype))
-        embedded = None if text_cache else self.embed_text(self._check_text(text, batch), dtype)
-        step = Step(rope, video_time, motion_time, embedded, text_cache, dtype, layers, init_pose)
+        embedded = None if text_cache else self.embed_text(self._check_text(text, batch * copies), dtype)
+        step = Step(rope, video_time, motion_time, embedded, text_cache, dtype, copies, layers, init_pose)
 
         x_v = None if video is None else self.embed(video, dtype)  # (B, F, S, D)
         x_m = None if motion is None else self.motion.embed(motion, dtype)
         for i in range(self.config.num_layers):
             x_v, x_m = self.layer(i, x_v, x_m, step)
+            if i == 0 and copies > 1:  # the first layer has read the sentences
+                video_time, motion_time = video_time.repeat(copies), motion_time.repeat(copies)
+                step = replace(step, video_time=video_time, motion_time=motion_time, copies=1)
 
         return DualBranchOutput(
             None if x_v is None else self.velocity(x_v, video_time, grid, dtype),
@@ -158,14 +166,14 @@ class DualBranch(WanModel):
             return None
         block = self.blocks[i]
         text = step.text_cache.video.layers[i] if step.text_cache else block.cross_attn.keys_values(step.embedded_text)
-        return block(x, step.video_time, step.rope, text, step.dtype)
+        return block(x, step.video_time, step.rope, text, step.dtype, step.copies)
 
     def _motion_block(self, j: int, x: Tensor | None, step: Step) -> Tensor | None:
         if x is None:
             return None
         block = self.motion.blocks[j]
         text = step.text_cache.motion.layers[j] if step.text_cache else block.cross_attn.keys_values(step.embedded_text)
-        return block(x, step.motion_time, step.rope, text, step.dtype)
+        return block(x, step.motion_time, step.rope, text, step.dtype, step.copies)
 
     def _one_size(self, video: Tensor | None, motion: Tensor | None) -> Tensor:
         if video is None and motion is None:

@@ -98,12 +98,13 @@ def product_flops(name: str, inputs: list[Tensor], output: Tensor) -> int:
 def one_step(config: DualBranchConfig, latent: tuple[int, int, int]) -> tuple[Work, Work]:
     """(ours, literal) work of one step with guidance; fused kernels where they exist, whatever is installed."""
     frames, height, width = latent
-    shape = (ROWS, config.in_channels, frames, height, width)
+    shape = (1, config.in_channels, frames, height, width)
 
     def meta(*size: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta")
 
-    time = meta(ROWS, frames, dtype=torch.float32)
+    once, time = meta(*shape), meta(1, frames, dtype=torch.float32)
+    repeated, times = meta(ROWS, *shape[1:]), meta(ROWS, frames, dtype=torch.float32)
     text, pose = meta(ROWS, config.text_len, config.text_dim), meta(ROWS, config.pose_dim)
     works = []
     with torch.no_grad(), use_backend("triton"):
@@ -111,26 +112,31 @@ def one_step(config: DualBranchConfig, latent: tuple[int, int, int]) -> tuple[Wo
         network = DualBranch(config, attention=counting.attention, device="meta", dtype=torch.bfloat16)
         cache = network.make_text_cache(text)
         with counting:
-            network(meta(*shape), meta(*shape), time, None, text_cache=cache)
+            network(once, once, time, None, text_cache=cache, copies=ROWS)
         works.append(counting.work)
         counting = Counting()
         literal = LiteralDualBranch(network, counting.attention)
         with counting:
-            literal(meta(*shape), meta(*shape), time, text, init_pose=pose, pose_from_layers=(-1,))
+            literal(repeated, repeated, times, text, init_pose=pose, pose_from_layers=(-1,))
         works.append(counting.work)
     return works[0], works[1]
 
 
 def least_product_flops(config: DualBranchConfig, latent: tuple[int, int, int]) -> int:
-    """Matrix products that no order of operations avoids (with keys and values of the sentence kept from before)."""
+    """Matrix products that no order of operations avoids.
+
+    Keys and values of the sentence are kept from before, and both rows share what comes before they read it: patches
+    and q, k, v, o of the first block.
+    """
     frames, height, width = latent
-    tokens = ROWS * frames * (height // config.patch_size[1]) * (width // config.patch_size[2])
+    tokens = frames * (height // config.patch_size[1]) * (width // config.patch_size[2])
     block = 6 * config.dim**2 + 2 * config.dim * config.ffn_dim  # q k v o, cross q o; up and down
     patch = config.patch_size[1] * config.patch_size[2] * config.dim
-    ends = patch * (config.in_channels + config.out_channels)
     exchanges = config.num_motion_layers * config.dim**2
     blocks = (config.num_layers + config.num_motion_layers) * block
-    return 2 * tokens * (blocks + 2 * ends + exchanges)
+    shared = 2 * (patch * config.in_channels + 4 * config.dim**2)  # of both branches
+    ends = 2 * patch * (config.in_channels + config.out_channels)
+    return 2 * tokens * (ROWS * (blocks + exchanges + ends) - (ROWS - 1) * shared)
 
 
 def pose_head_calls(config: DualBranchConfig, steps: int = 3) -> int:

@@ -33,10 +33,12 @@ class DualBranchVelocity:
         first_frame_clean: bool = True,
         timestep_rounding: str = "reference",
         keep_text: bool = True,
+        share_prefix: bool = True,
     ):
         self.network, self.texts, self.init_pose = network, texts, init_pose
         self.first_frame_clean, self.timestep_rounding = first_frame_clean, timestep_rounding
         self.keep_text = keep_text  # False: keys and values of the text again at every step, for little memory
+        self.share_prefix = share_prefix  # False: every condition computes all layers by itself, for bisecting
         self._caches: dict[tuple[str, ...], DualTextCache] = {}
 
     def __call__(
@@ -44,18 +46,20 @@ class DualBranchVelocity:
     ) -> list[Prediction]:
         video, motion = latents["video"], latents["motion"]
         count, batch, frames = len(conditions), video.shape[0], video.shape[2]
-        times = {name: self.times(sigmas[name], frames).to(video.device).expand(count * batch, -1) for name in sigmas}
-        wants_pose = last and self.init_pose is not None
         # Every condition sees the same latents, one after the other along the batch: (K*B, C, F, h, w).
+        copies, repeats = (count, 1) if self.share_prefix else (1, count)
+        times = {name: self.times(sigmas[name], frames).to(video.device).expand(repeats * batch, -1) for name in sigmas}
+        wants_pose = last and self.init_pose is not None
         output = self.network(
-            video.repeat(count, 1, 1, 1, 1),
-            motion.repeat(count, 1, 1, 1, 1),
+            video.repeat(repeats, 1, 1, 1, 1),
+            motion.repeat(repeats, 1, 1, 1, 1),
             times["video"],
             None if self.keep_text else self.text(conditions),
             motion_timestep=times["motion"],
-            init_pose=self._repeated_pose(count) if wants_pose else None,
+            init_pose=self._repeated_pose(repeats) if wants_pose else None,
             pose_from_layers=(-1,) if wants_pose else (),
             text_cache=self._cache(conditions) if self.keep_text else None,
+            copies=copies,
         )
         chunks = [part.chunk(count) for part in (output.video, output.motion)]
         poses = [{"pose": pose[:, 0]} for pose in output.pose.chunk(count)] if wants_pose else [{}] * count

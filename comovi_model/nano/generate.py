@@ -100,8 +100,8 @@ class NanoVelocity:
         inputs, times = [], []
         for name, wrap in wraps.items():
             sigma = torch.full((batch,), sigmas[name])
-            inputs.append(wrap.network_input(latents[name], sigma, self.first[name]).repeat(copies, 1, 1, 1, 1))
-            time = torch.full((batch * copies, latents[name].shape[2]), 1000 * sigmas[name])
+            inputs.append(wrap.network_input(latents[name], sigma, self.first[name]))
+            time = torch.full((batch, latents[name].shape[2]), 1000 * sigmas[name])
             time[:, 0] = 0
             times.append(time)
         out = self.network(
@@ -110,8 +110,9 @@ class NanoVelocity:
             None,
             motion_timestep=times[1],
             text_cache=self.texts["+".join(conditions)],
-            init_pose=self.pose.repeat(copies, 1) if last else None,
+            init_pose=self.pose if last else None,
             pose_from_layers=(self.network.config.num_layers - 1,) if last else (),
+            copies=copies,
         )
         predictions = []
         for index in range(copies):

@@ -34,6 +34,14 @@ class TimeSignal:
         """What broadcasts against tokens (B, F, S, D), from a row shaped like `e`."""
         return row if self.index is None else row[self.index]
 
+    def repeat(self, copies: int) -> TimeSignal:
+        """The same for `copies` times the batch, copy after copy."""
+        if copies == 1:
+            return self
+        if self.index is not None:
+            return TimeSignal(self.e, self.e0, self.index.repeat(copies, 1, 1))
+        return TimeSignal(self.e.repeat(copies, 1, 1, 1), self.e0.repeat(copies, 1, 1, 1, 1))
+
 
 @dataclass(frozen=True)
 class TextCache:
@@ -69,15 +77,22 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(dim, config.num_heads, config.eps, parts)
         self.ffn = parts.mlp(dim, config.ffn_dim, dim, nn.GELU(approximate="tanh"))
 
-    def forward(self, x: Tensor, time: TimeSignal, rope: RopeTable, text: KeysValues, dtype: torch.dtype) -> Tensor:
-        """(B, F, S, D) -> (B, F, S, D). Matrix products in `dtype`, sums and norms in the dtype of x."""
+    def forward(
+        self, x: Tensor, time: TimeSignal, rope: RopeTable, text: KeysValues, dtype: torch.dtype, copies: int = 1
+    ) -> Tensor:
+        """(B, F, S, D) -> (K*B, F, S, D). Matrix products in `dtype`, sums and norms in the dtype of x.
+
+        copies: K; text holds K*B sentences, B after B, and everything before they are read is computed once.
+        """
         frames = x.shape[1]
-        rows = (self.read(self, "modulation", time.e0)[0] + time.e0).unbind(-2)
-        shift1, scale1, gate1, shift2, scale2, gate2 = rows
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.rows(time)
 
         # The video looks at itself.
         y = norm_modulate(x, time.spread(shift1), time.spread(scale1), self.eps, dtype)
         y = self.self_attn(y.flatten(1, 2), rope).unflatten(1, (frames, -1))
+        if copies > 1:
+            x, y, time = x.repeat(copies, 1, 1, 1), y.repeat(copies, 1, 1, 1), time.repeat(copies)
+            _, _, gate1, shift2, scale2, gate2 = self.rows(time)
 
         # It looks at the sentence; neither gate nor time here.
         weight, bias = (self.read(self.norm3, name, x) for name in ("weight", "bias"))
@@ -87,6 +102,10 @@ class Block(nn.Module):
         # Each token by itself.
         x, y = join_norm_modulate(x, y, None, time.spread(shift2), time.spread(scale2), self.eps, dtype)
         return join(x, self.ffn[2](linear_gelu(self.ffn[0], y)), time.spread(gate2))
+
+    def rows(self, time: TimeSignal) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of the first and of the last part."""
+        return (self.read(self, "modulation", time.e0)[0] + time.e0).unbind(-2)
 
 
 class Head(nn.Module):

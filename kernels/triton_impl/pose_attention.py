@@ -1,7 +1,8 @@
 """A few pose queries over the tokens of their own latent frame, softmax in one pass. Formula: ../pose_attention.py.
 
 One program per (batch and frame, head): the T = 4 queries, padded to 16 rows for the matrix units, walk over the S keys
-in blocks and keep a running maximum and sum. Scores never reach memory.
+in blocks and keep a running maximum and sum. Scores never reach memory; what the backward pass needs of them is one
+number per query, the logarithm of their sum.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def keys_of_block(item_bytes: int, size: int) -> int:
 
 @triton.jit
 def pose_attention_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, queries, keys, heads, size, factor,
+    q_ptr, k_ptr, v_ptr, out_ptr, log_sum_ptr, queries, keys, heads, size, factor,
     stride_q, stride_k, stride_v, ROWS: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(0).to(tl.int64)  # of B * G
@@ -54,17 +55,20 @@ def pose_attention_fwd_kernel(
     out = out / total[:, None]
     out_at = out_ptr + ((group * queries + row[:, None]) * heads + head) * size + column[None, :]
     tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=real)
+    log_sum_at = log_sum_ptr + (group * heads + head) * queries + row
+    tl.store(log_sum_at, largest + tl.log(total), mask=row < queries)
 
 
-def pose_attention(q: Tensor, k: Tensor, v: Tensor, groups: int) -> Tensor:
-    """q (B, G*T, N, d), k and v (B, G*S, N, d) -> (B, G*T, N, d)."""
+def pose_attention(q: Tensor, k: Tensor, v: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """q (B, G*T, N, d), k and v (B, G*S, N, d) -> (B, G*T, N, d), logarithms of the sums (B*G, N, T) in float32."""
     batch, all_queries, heads, size = q.shape
     q, k, v = (tensor.flatten(2).contiguous() for tensor in (q, k, v))
     queries, keys = all_queries // groups, k.shape[1] // groups
     out = torch.empty((batch, all_queries, heads, size), dtype=q.dtype, device=q.device)
+    log_sums = torch.empty((batch * groups, heads, queries), dtype=torch.float32, device=q.device)
     block = max(triton.next_power_of_2(size), 16)
     pose_attention_fwd_kernel[(batch * groups, heads)](
-        q, k, v, out, queries, keys, heads, size, size**-0.5, q.stride(1), k.stride(1), v.stride(1),
+        q, k, v, out, log_sums, queries, keys, heads, size, size**-0.5, q.stride(1), k.stride(1), v.stride(1),
         ROWS=ROWS, KEYS=keys_of_block(q.element_size(), block), SIZE=block, num_warps=4, num_stages=2,
     )  # fmt: skip
-    return out
+    return out, log_sums
