@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import torch
 from comfyui_comovi.training.config import TrainConfig
-from comfyui_comovi.training.config_file import merge, build_config, parse_sets
+from comfyui_comovi.training.config_file import build_config, merge, parse_sets
 from comfyui_comovi.training.random_clips import RandomClips
 
 SHAPE = {"dim": 24, "ffn_dim": 16, "num_heads": 2, "num_layers": 4, "in_channels": 4, "out_channels": 4, "text_dim": 8,

@@ -138,7 +138,7 @@ def test_the_consolidated_state_fits_the_recipe(runs):
 
 
 def test_checkpoints_need_no_unpickling(runs):
-    files = [path for path in checkpoint_folder(runs / "zero3", 8).iterdir()]
+    files = list(checkpoint_folder(runs / "zero3", 8).iterdir())
     assert sorted(path.name for path in files) == [
         "buffers.safetensors",
         "rank-0000.safetensors",
