@@ -60,7 +60,7 @@ def crop(picture: np.ndarray, square: Square) -> Tensor:
     steps = (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2) * square.side / SIDE
     x, y = steps + square.centre[0], steps + square.centre[1]  # in pixels, counted from their centres
     grid = torch.stack(torch.meshgrid(2 * (x + 0.5) / width - 1, 2 * (y + 0.5) / height - 1, indexing="xy"), -1)
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].double()
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].double()
     sampled = F.grid_sample(pixels, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled[0].round().clamp(0, 255).to(torch.uint8)
 

@@ -125,7 +125,7 @@ def _photo(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
         written.append(write_image(wishes.map, next(_maps(estimates[0].motion, body))))
         say(f"wrote {wishes.map}: motion map")
     if wishes.overlay is not None:
-        seen = torch.from_numpy(picture)
+        seen = torch.from_numpy(picture.copy())
         for estimate in estimates:
             (over,) = iter_overlay(iter([seen]), 1, estimate.motion, body)
             seen = torch.from_numpy(to_uint8(over))
