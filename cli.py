@@ -169,7 +169,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             raise ComoviError("--no-exchange is for the nano model; leave it out to evaluate the fit.")
         from .training import fit_evaluation
 
-        fit_evaluation.run(arguments.count, arguments.seed, arguments.json, arguments.workers)
+        fit_evaluation.run_arguments(arguments)
         return 0
     from .training.evaluate import run
 
@@ -251,6 +251,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     evaluate.add_argument("--workers", type=_whole(1, 64), default=1, help="processes, for the fit only (1)")
+    evaluate.add_argument(
+        "--variants", default="usual", metavar="LIST", help="of the fit: usual, wrong, ladder, or names"
+    )
+    evaluate.add_argument("--share", default="1/1", metavar="K/N", help="for the fit: every N-th clip from the K-th")
     evaluate.add_argument("--no-exchange", action="store_true", help="measure without coupling of the branches")
     evaluate.set_defaults(run=_evaluate)
     return parser

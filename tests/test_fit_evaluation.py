@@ -11,8 +11,8 @@ from comfyui_comovi.cli import main
 from comfyui_comovi.comovi_model.body.mannequin import load_mannequin
 from comfyui_comovi.comovi_model.body.rotations import rotation_angle
 from comfyui_comovi.comovi_model.errors import ComoviError
-from comfyui_comovi.training import fit_clips, fit_evaluation
-from comfyui_comovi.training.fit_evaluation import Measured
+from comfyui_comovi.training import fit_clips, fit_evaluation, fit_variants
+from comfyui_comovi.training.fit_ledger import Measured
 
 BODY = load_mannequin()
 
@@ -59,13 +59,52 @@ def test_disturbances_are_as_large_as_they_say():
 
 def test_perturbed_and_wrong_starts_are_off_by_what_they_say(clip):
     first = clip.motion.slice(0, 1)
-    turned = fit_evaluation.perturbed(first, 1)
+    turned = fit_variants.perturbed(first, 1)
     angle = rotation_angle(first.rotations.mT @ turned.rotations)
     assert torch.allclose(angle, torch.full_like(angle, math.radians(20)), atol=1e-3)
-    shaped = fit_evaluation.wrong_betas(BODY, first, 1)
+    shaped = fit_variants.wrong_betas(BODY, first, 1)
     assert fit_evaluation.joint_errors(BODY, shaped, first)[1].item() < 0.1  # the pelvis stays
-    focal = fit_evaluation.wrong_focal(first)
+    focal = fit_variants.wrong_focal(first)
     assert float(focal.camera.K[0, 0] / first.camera.K[0, 0]) == pytest.approx(1.1)
+
+
+def test_a_mirrored_start_swaps_the_sides_and_faces_away(clip):
+    first = clip.motion.slice(0, 1)
+    swapped = fit_variants.mirrored(first)
+    assert torch.allclose(fit_variants.mirrored(swapped).rotations, first.rotations, atol=1e-5)
+    joints = [fit_clips.pose_body(BODY, m.rotations, m.betas, m.transl).joints[0] for m in (first, swapped)]
+    ours, theirs = (j - j[:1] for j in joints)
+    # Seen along the body's own forward axis both stand alike, with the other wrist on each side.
+    forward = first.rotations[0, 0, :, 2]
+    flat = [j - (j @ forward)[:, None] * forward for j in (ours, theirs)]
+    assert (flat[0][20] - flat[1][21]).norm() < 0.12 < (flat[0][20] - flat[1][20]).norm()
+
+
+def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
+    path = tmp_path / "fit.json"
+    made = []
+
+    def measure(seed, index, variants):
+        made.append((index, variants))
+        return "walk", {variant: measured(10.0 + index) for variant in variants}
+
+    monkeypatch.setattr(fit_evaluation, "measure_clip", measure)
+    fit_evaluation.run(4, 3, path, variants=("", "_blind"), share=(2, 2))
+    assert [index for index, _ in made] == [1, 3]
+    with open(tmp_path / "fit.clips.jsonl", "a") as file:
+        file.write('{"program": ')  # a run that was killed while writing
+    figures = fit_evaluation.run(4, 3, path, variants=("", "_blind", "_mild"))
+    assert made[2:] == [(0, ("", "_blind", "_mild")), (1, ("_mild",)), (2, ("", "_blind", "_mild")), (3, ("_mild",))]
+    assert figures["count"] == 4 and figures["mpjpe_mm_blind"] == 11.5
+    fit_evaluation.run(1, 4, path, variants=("",))  # another seed shares nothing
+    assert made[-1] == (0, ("",))
+
+
+def test_variants_are_named_or_come_in_groups():
+    assert fit_variants.parse_variants("true,blind") == ("", "_blind")
+    assert fit_variants.parse_variants("ladder,true") == ("", "_light", "_mild", "_medium", "_heavy")
+    with pytest.raises(ComoviError, match="unknown variant 'blurry'"):
+        fit_variants.parse_variants("blurry")
 
 
 def test_the_truth_has_no_error(clip):

@@ -12,25 +12,31 @@ mpjpe_mm, root_mm, normal_deg   from the true first pose. Joints: mean distance 
 _perturbed                      all 24 joints of the first pose turned by 20 degrees about random axes
 _blind                          no first pose; shape and camera known
 _mild, _medium                  true first pose, map disturbed as generators do (fit_clips.MILD, MEDIUM), then the codec
-_betas, _focal                  only with --variants: shape off by 1 standard deviation in each parameter; focal length
-                                10 % too long. The root is then off by the same share of its distance
+depth_mm                        mean of the signed error of the pelvis along the view: a bias that `root_mm` hides
 worst_mpjpe_mm, worst_clip      the worst of all fits
 failed                          fits whose mean joint error is above 80 mm
 unflagged_failures              of these, the ones in which less than a quarter of the frames above 80 mm is flagged
 flagged_good_frames             share of the frames below 40 mm that are flagged
 seconds_per_frame               wall time of fitting, all variants; cpu_seconds_per_frame: processor time
+
+With `--variants` other fits of the same clips are made instead, by name or group:
+
+wrong     _betas: shape off by 1 standard deviation in each parameter; _focal: focal length 10 % too long, so that the
+          root is off by the same share of its distance; _mirrored: left and right of the first pose confused
+ladder    the true start with maps that are disturbed less and more: _light, _mild, _medium, _heavy
+
+Fits that are done are kept in a file beside the JSON file (fit.clips.jsonl), one line each, with a fingerprint of the
+program: a run that was stopped goes on, and `--share 1/2` and `--share 2/2` make half of the clips each, at two times
+or in two places; the figures are those of all lines found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,73 +49,20 @@ from torch import Tensor
 from ..comovi_model.body.mannequin import load_mannequin
 from ..comovi_model.body.map_render import vertex_normals, visible_body
 from ..comovi_model.body.motion import BodyMotion
-from ..comovi_model.body.rotations import axis_angle_to_matrix
-from ..comovi_model.body.smpl import BodyModel, pose_body, pose_joints, rest_joints
+from ..comovi_model.body.smpl import BodyModel, pose_body, pose_joints
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.files import atomic_path
 from ..comovi_model.fit import fit_motion_map
-from .fit_clips import HEIGHT, MEDIUM, MILD, WIDTH, FitClip, disturb, draw_clip, make_clip, through_codec
+from .fit_clips import HEIGHT, WIDTH, FitClip, disturb, draw_clip, make_clip, through_codec
+from .fit_ledger import FAILURE_MM, Ledger, Measured
+from .fit_variants import DISTURBANCES, EVERY, GROUPS, USUAL, parse_variants, start_of
 
-FAILURE_MM = 80.0
 GOOD_MM = 40.0
-FLAGGED_SHARE = 0.25  # of the failing frames, for a failed clip to count as flagged
-TURN_DEGREES = 20.0
-VARIANTS = ("", "_perturbed", "_blind", "_mild", "_medium")
-EXTRA_VARIANTS = ("_betas", "_focal")  # measured where asked for
-FOCAL_ERROR = 1.1
 NORMAL_FRAMES = 4  # every fourth frame is drawn for normal_deg
 BARS = {
     "mpjpe_mm": 25.0, "root_mm": 30.0, "normal_deg": 6.0, "mpjpe_mm_perturbed": 30.0, "mpjpe_mm_blind": 35.0,
     "mpjpe_mm_mild": 35.0, "mpjpe_mm_medium": 70.0, "seconds_per_frame": 1.5,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One fit of one clip; errors of every frame in mm."""
-
-    joints: list[float]
-    root: list[float]
-    normal_deg: float
-    flagged: list[bool]
-    seconds: float  # per frame, wall
-    cpu_seconds: float
-
-    @property
-    def mpjpe(self) -> float:
-        return float(np.mean(self.joints))
-
-    @property
-    def failed(self) -> bool:
-        return self.mpjpe > FAILURE_MM
-
-    @property
-    def unflagged(self) -> bool:
-        """A failure that the fit did not notice."""
-        flags = [flag for flag, error in zip(self.flagged, self.joints, strict=True) if error > FAILURE_MM]
-        return self.failed and float(np.mean(flags)) < FLAGGED_SHARE
-
-
-def perturbed(start: BodyMotion, seed: int) -> BodyMotion:
-    """Every joint of a first pose turned by 20 degrees about a random axis."""
-    generator = torch.Generator().manual_seed(seed)
-    axes = F.normalize(torch.randn(*start.rotations.shape[:2], 3, generator=generator), dim=-1)
-    return replace(start, rotations=start.rotations @ axis_angle_to_matrix(axes * math.radians(TURN_DEGREES)))
-
-
-def wrong_betas(body: BodyModel, start: BodyMotion, seed: int) -> BodyMotion:
-    """Every shape parameter off by a normal number of spread 1; the pelvis stays where it is."""
-    betas = start.betas + torch.randn(10, generator=torch.Generator().manual_seed(seed))
-    moved = rest_joints(body, start.betas)[0] - rest_joints(body, betas)[0]
-    return replace(start, betas=betas, transl=start.transl + moved)
-
-
-def wrong_focal(start: BodyMotion) -> BodyMotion:
-    """A focal length 10 % too long, and the body as much further away."""
-    assert start.camera is not None
-    K = start.camera.K.clone()
-    K[0, 0], K[1, 1] = FOCAL_ERROR * K[0, 0], FOCAL_ERROR * K[1, 1]
-    return replace(start, camera=replace(start.camera, K=K), transl=start.transl * torch.tensor([1, 1, FOCAL_ERROR]))
 
 
 def joint_errors(body: BodyModel, found: BodyMotion, true: BodyMotion) -> tuple[Tensor, Tensor]:
@@ -145,38 +98,31 @@ def _body() -> BodyModel:
 def fit_variant(clip: FitClip, frames: np.ndarray, variant: str) -> Measured:
     """Fits the decoded frames of a clip, starting as the variant says, and measures."""
     body, true = _body(), clip.motion
-    first = true.slice(0, 1)
-    start: BodyMotion | None = first
-    if variant == "_perturbed":
-        start = perturbed(first, clip.noise_seed)
-    if variant == "_blind":
-        start = None
-    if variant == "_betas":
-        start = wrong_betas(body, first, clip.noise_seed)
-    if variant == "_focal":
-        start = wrong_focal(first)
+    start = start_of(clip, variant, body)
     given = start or true
     begin, begin_cpu = time.perf_counter(), time.process_time()
     result = fit_motion_map(frames, body, start, camera=given.camera, betas=given.betas)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
     joints, root = joint_errors(body, result.motion, true)
+    found, actual = (pose_joints(body, m.rotations, m.betas, m.transl)[:, 0, 2] for m in (result.motion, true))
     return Measured(
         joints.tolist(), root.tolist(), normal_error(body, result.motion, true), [bool(f) for f in result.flags],
-        seconds / len(frames), cpu / len(frames),
+        seconds / len(frames), cpu / len(frames), 1e3 * float((found - actual).mean()),
     )  # fmt: skip
 
 
-def measure_clip(seed: int, index: int, variants: tuple[str, ...] = VARIANTS) -> tuple[str, dict[str, Measured]]:
+def measure_clip(seed: int, index: int, variants: tuple[str, ...] = USUAL) -> tuple[str, dict[str, Measured]]:
     """Name of a held-out clip and its fits."""
     torch.set_num_threads(1)
     clip = make_clip("evaluation", seed, index, _body())
     drawn = draw_clip(clip, _body())
-    clean = through_codec(drawn)
+    clean = None
     out = {}
     for variant in variants:
-        frames = clean
-        if variant in ("_mild", "_medium"):
-            frames = through_codec(disturb(drawn, MILD if variant == "_mild" else MEDIUM, clip.noise_seed))
+        if variant in DISTURBANCES:
+            frames = through_codec(disturb(drawn, DISTURBANCES[variant], clip.noise_seed))
+        else:
+            frames = clean = through_codec(drawn) if clean is None else clean
         out[variant] = fit_variant(clip, frames, variant)
     return clip.name, out
 
@@ -184,13 +130,14 @@ def measure_clip(seed: int, index: int, variants: tuple[str, ...] = VARIANTS) ->
 def figures_of(clips: dict[str, dict[str, Measured]]) -> dict:
     """All figures; keys of `clips` are "number name"."""
     figures: dict = {}
-    for variant in (*VARIANTS, *EXTRA_VARIANTS):
+    for variant in EVERY:
         fits = [measured[variant] for measured in clips.values() if variant in measured]
         if fits:
             figures[f"mpjpe_mm{variant}"] = float(np.mean([fit.mpjpe for fit in fits]))
             figures[f"root_mm{variant}"] = float(np.mean([np.mean(fit.root) for fit in fits]))
             figures[f"worst_mpjpe_mm{variant}"] = max(fit.mpjpe for fit in fits)
             figures[f"normal_deg{variant}"] = float(np.mean([fit.normal_deg for fit in fits]))
+            figures[f"depth_mm{variant}"] = float(np.mean([fit.depth for fit in fits]))
     every = [(f"{name}{variant}", fit) for name, measured in clips.items() for variant, fit in measured.items()]
     worst = max(every, key=lambda item: item[1].mpjpe)
     good = [flag for _, fit in every for flag, error in zip(fit.flagged, fit.joints, strict=True) if error < GOOD_MM]
@@ -215,34 +162,55 @@ def figures_of(clips: dict[str, dict[str, Measured]]) -> dict:
     return figures
 
 
-def _all_clips(seed: int, count: int, workers: int, variants: tuple[str, ...]) -> Iterator[tuple[int, str, dict]]:
+def _measure(seed: int, jobs: list[tuple[int, tuple[str, ...]]], workers: int) -> Iterator[tuple[int, str, dict]]:
     if workers == 1:
-        for index in range(count):
+        for index, variants in jobs:
             yield index, *measure_clip(seed, index, variants)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(measure_clip, seed, index, variants) for index in range(count)]
-        for index, job in enumerate(jobs):
-            yield index, *job.result()
+        waiting = {pool.submit(measure_clip, seed, index, variants): index for index, variants in jobs}
+        for job in as_completed(waiting):
+            yield waiting[job], *job.result()
 
 
 def run(
-    count: int, seed: int, json_path: str | Path | None, workers: int = 1, variants: tuple[str, ...] = VARIANTS
+    count: int,
+    seed: int,
+    json_path: str | Path | None,
+    workers: int = 1,
+    variants: tuple[str, ...] = USUAL,
+    share: tuple[int, int] = (1, 1),
 ) -> dict:
-    """What `comovi evaluate fit` does: one line per clip, then the table; the JSON file is renewed after every clip."""
+    """What `comovi evaluate fit` does: one line per clip, then the table; the JSON file is renewed after every clip.
+
+    share (k, n) makes every n-th clip only, beginning with the k-th.
+    """
     if count < 1:
         raise ComoviError(f"the number of clips must be at least 1, got {count}.")
-    clips: dict[str, dict[str, Measured]] = {}
-    figures: dict = {}
-    for index, name, measured in _all_clips(seed, count, workers, variants):
-        clips[f"{index} {name}"] = measured
+    if not 1 <= share[0] <= share[1]:
+        raise ComoviError(f"a share is K/N with K from 1 to N, got {share[0]}/{share[1]}.")
+    ledger = Ledger(Path(json_path).with_suffix(".clips.jsonl") if json_path else None, seed)
+    mine = range(share[0] - 1, count, share[1])
+    jobs = [(index, missing) for index in mine if (missing := ledger.missing(index, variants))]
+    if len(jobs) < len(mine):
+        print(f"{len(mine) - len(jobs)} clips are taken from {ledger.path}", flush=True)
+    for index, name, measured in _measure(seed, jobs, workers):
+        ledger.add(index, name, measured)
         row = "  ".join(f"{variant or '_true'} {fit.mpjpe:5.1f}" for variant, fit in measured.items())
-        print(f"{index:3d} {name:16s} mm:  {row}   {measured[variants[0]].cpu_seconds:.2f} CPU s/frame", flush=True)
-        figures = {"count": len(clips), "seed": seed, **figures_of(clips)}
-        with atomic_path(json_path) if json_path else nullcontext() as temporary:
-            if temporary:
-                temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        seconds = next(iter(measured.values())).cpu_seconds
+        print(f"{index:3d} {name:16s} mm:  {row}   {seconds:.2f} CPU s/frame", flush=True)
+        _write(json_path, ledger, count, variants)
+    figures = _write(json_path, ledger, count, variants)
     print("\n".join(_table(figures)))
+    return figures
+
+
+def _write(json_path: str | Path | None, ledger: Ledger, count: int, variants: tuple[str, ...]) -> dict:
+    clips = ledger.table(count, variants)
+    figures = {"count": len(clips), "seed": ledger.seed, **figures_of(clips)}
+    if json_path:
+        with atomic_path(json_path) as temporary:
+            temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures
 
 
@@ -262,15 +230,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--workers", type=int, default=1, help="processes; each uses one thread")
-    names = [variant.removeprefix("_") or "true" for variant in (*VARIANTS, *EXTRA_VARIANTS)]
-    usual = ",".join(names[: len(VARIANTS)])
-    parser.add_argument("--variants", default=usual, help=f"which of {','.join(names)} ({usual})")
+    add_options(parser)
     arguments = parser.parse_args()
-    chosen = arguments.variants.split(",")
-    if not set(chosen) <= set(names):
-        parser.error(f"--variants must be of {','.join(names)}")
-    variants = tuple("" if name == "true" else f"_{name}" for name in chosen)
-    run(arguments.count, arguments.seed, arguments.json, arguments.workers, variants)
+    run_arguments(arguments)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the fit only, also for `comovi evaluate`."""
+    choices = ", ".join([*GROUPS, *(variant.removeprefix("_") or "true" for variant in EVERY)])
+    parser.add_argument("--variants", default="usual", metavar="LIST", help=f"for the fit: which fits, of {choices}")
+    parser.add_argument("--share", default="1/1", metavar="K/N", help="for the fit: every N-th clip from the K-th")
+
+
+def run_arguments(arguments: argparse.Namespace) -> dict:
+    try:
+        first, parts = (int(part) for part in arguments.share.split("/"))
+    except ValueError:
+        raise ComoviError(f"a share is K/N, as 1/2, got {arguments.share!r}.") from None
+    variants = parse_variants(arguments.variants)
+    return run(arguments.count, arguments.seed, arguments.json, arguments.workers, variants, (first, parts))
 
 
 if __name__ == "__main__":
