@@ -19,8 +19,8 @@ NEEDED = {  # distribution: what it is for
     "tqdm": "progress bars",
 }
 OPTIONAL = {  # distribution: (what it adds, what is used without it, how to get it)
-    "triton": ("for fused kernels of a later version; nothing uses it yet", "plain torch", "pip install triton"),
-    "xformers": ("for a later version; nothing uses it yet", "torch's own attention", "pip install xformers"),
+    "triton": ("fused kernels on a GPU, where COMOVI_KERNELS asks", "plain torch", "pip install triton"),
+    "comfy-kitchen": ("ComfyUI's kernels, the second choice", "plain torch", "pip install comfy-kitchen packaging"),
     "nvdiffrast": (
         "motion maps drawn on the GPU",
         "our own rasteriser",

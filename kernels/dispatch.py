@@ -1,14 +1,15 @@
 """Which implementation of an operation runs, and why.
 
-Back ends: `torch` (plain PyTorch, everywhere) and `triton` (fused kernels, GPU). The choice is made for each call by a
-guard, which answers with a reason in words when it refuses; nothing is tried and caught. `COMOVI_KERNELS` sets it for a
-process, `use_backend` for a block of code:
+Back ends, in order: `triton` (our fused kernels, GPU), `comfy-kitchen` (ComfyUI's, where it is installed), `torch`
+(plain PyTorch, everywhere). The choice is made for each call by guards, which answer with a reason in words when they
+refuse; nothing is tried and caught. `COMOVI_KERNELS` sets it for a process, `use_backend` for a block of code:
 
-    COMOVI_KERNELS=triton                       fused kernels wherever they can run
+    COMOVI_KERNELS=triton                       fused kernels, where they refuse comfy-kitchen, else plain
+    COMOVI_KERNELS=comfy-kitchen                comfy-kitchen where it can, else plain
     COMOVI_KERNELS=qk_norm_rope=triton,torch    fused for one operation, plain for the others
 
-Without a setting ("auto") everything is plain: the fused kernels are proven on a CPU and by their compiler, but no GPU
-has timed them yet, and what is not measured to be faster is not the default.
+Without a setting ("auto") an operation takes what the benchmark measured to be fastest on this GPU (choices.py). Where
+nobody has measured, everything is plain: what is not measured to be faster is not the default.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-BACKENDS = ("triton", "torch")
-OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention", "linear_gelu")
+from .choices import measured
+
+BACKENDS = ("triton", "comfy-kitchen", "torch")
+OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention", "linear_gelu", "zero_linear")
 VARIABLE = "COMOVI_KERNELS"
 LARGEST_WIDTH = 16384  # channels of a row that one program holds in registers
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -48,14 +51,14 @@ def use_backend(setting: str) -> Iterator[None]:
 @lru_cache(maxsize=32)
 def parse(setting: str) -> dict[str, str]:
     """Operation -> "auto" or a back end, from text such as "auto" or "join_norm=torch,triton"."""
-    chosen = dict.fromkeys(OPERATIONS, "auto")  # as "torch" is today
+    chosen = dict.fromkeys(OPERATIONS, "auto")
     for part in (part.strip() for part in setting.split(",")):
         name, equals, backend = part.partition("=")
         if not equals:
             name, backend = "", part
         if backend not in ("auto", *BACKENDS) or (name and name not in OPERATIONS):
             raise ValueError(
-                f"{VARIABLE} is {setting!r}; expected auto, torch, triton, or OPERATION=BACKEND with one of "
+                f"{VARIABLE} is {setting!r}; expected auto, {', '.join(BACKENDS)}, or OPERATION=BACKEND with one of "
                 f"{', '.join(OPERATIONS)}, separated by commas."
             )
         chosen |= {name: backend} if name else {key: backend for key in chosen if f"{key}=" not in setting}
@@ -73,9 +76,10 @@ def constant(function: Question) -> Question:
 
 @constant
 def wanted(operation: str) -> str:
-    """What the settings ask for: "auto" or a back end."""
+    """What the settings ask for: a back end, or "auto" where nothing is set and nothing was measured."""
     setting = _chosen.get() or os.environ.get(VARIABLE) or "auto"
-    return parse(setting)[operation]
+    asked = parse(setting)[operation]
+    return measured().get(operation, "auto") if asked == "auto" else asked
 
 
 @constant
@@ -123,7 +127,9 @@ def refusal(operation: str, *tensors: Tensor | None) -> str:
 
 def not_asked(asked: str) -> str:
     """Why a back end other than "triton" is taken."""
-    return "plain PyTorch was asked for" if asked == "torch" else f"not timed on a GPU yet; {VARIABLE}=triton uses it"
+    if asked == "auto":
+        return f"not timed on this GPU yet; {VARIABLE}=triton uses it"
+    return "plain PyTorch was asked for" if asked == "torch" else f"{asked} was asked for"
 
 
 def one_row(*rows: Tensor | None) -> bool:
@@ -132,15 +138,26 @@ def one_row(*rows: Tensor | None) -> bool:
 
 
 def explain(device: str = "cuda") -> list[str]:
-    """One line per operation: what runs on tensors of this device, and why."""
+    """One line per operation: what runs on tensors of this kind of device, and why not what stands before it."""
+    from . import kitchen
+
     lines = []
     for operation in OPERATIONS:
         asked = wanted(operation)
-        if asked != "triton":
-            reason = not_asked(asked)
-        elif device != "cuda":
-            reason = f"fused kernels run on a GPU, not on {device}"
+        if asked not in ("triton", "comfy-kitchen"):
+            lines.append(f"{operation}: torch ({not_asked(asked)})")
+            continue
+        reasons = {}
+        if asked == "triton":
+            usable = device == "cuda" or (device == "cpu" and interpreted())
+            reasons["triton"] = triton_missing() if usable else f"fused kernels run on a GPU, not on {device}"
+        if device == "cuda" or asked == "comfy-kitchen":
+            reasons["comfy-kitchen"] = kitchen.missing(operation, device)
         else:
-            reason = triton_missing()
-        lines.append(f"{operation}: {'torch (' + reason + ')' if reason else 'triton'}")
+            reasons["comfy-kitchen"] = f"fast on a GPU, not on {device}"
+        runs = next((name for name, reason in reasons.items() if not reason), "torch")
+        before = [f"{name}: {reason}" for name, reason in reasons.items() if reason and name != runs]
+        if runs == "triton":
+            before = []
+        lines.append(f"{operation}: {runs}" + (f" ({'; '.join(before)})" if before else ""))
     return lines

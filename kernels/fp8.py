@@ -123,8 +123,8 @@ def qk_norm_rope_fp8(
 
         out_q, out_k, q_scales, k_scales = library_fp8.qk_norm_rope(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
         return Rows8(out_q, q_scales), Rows8(out_k, k_scales)
-    wide = [x.to(torch.float32) for x in (q, k, q_weight, k_weight)]
-    made = qk_norm_rope_formula(*wide, cos, sin, num_heads, eps)  # type: ignore[arg-type]
+    q, k, q_weight, k_weight = (x.to(torch.float32) for x in (q, k, q_weight, k_weight))
+    made = qk_norm_rope_formula(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
     return quantise_rows(made[0], 2), quantise_rows(made[1], 2)
 
 

@@ -146,7 +146,7 @@ def keep_join_norm(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def join_norm_gradients(
-    ctx: Any, joined_grad: Tensor | None, normed_grad: Tensor | None, affine: bool
+    ctx: Any, affine: bool, joined_grad: Tensor | None, normed_grad: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     joined, update, gate, first, second = ctx.saved_tensors
     needs = ctx.needs_input_grad
@@ -169,11 +169,11 @@ def join_norm_gradients(
 
 
 def _modulated(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    return join_norm_gradients(ctx, *grads, affine=False)
+    return join_norm_gradients(ctx, False, *grads)
 
 
 def _affine(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    return join_norm_gradients(ctx, *grads, affine=True)
+    return join_norm_gradients(ctx, True, *grads)
 
 
 library.join_norm_modulate.register_autograd(_modulated, setup_context=keep_join_norm)
@@ -217,8 +217,8 @@ def pose_gradients(ctx: Any, grad: Tensor, log_sums_grad: Tensor | None) -> tupl
     q, k, v = saved[:3]
     if q.dtype == torch.float32:  # in float32 the kernel's sums do not fit into the registers
         with torch.enable_grad():
-            fresh = [x.detach().requires_grad_() for x in (q, k, v)]
-            return *torch.autograd.grad(pose_attention_formula(*fresh, ctx.groups), fresh, grad), None
+            q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+            return *torch.autograd.grad(pose_attention_formula(q, k, v, ctx.groups), (q, k, v), grad), None
     return *pose_attention_backward(*saved, grad, ctx.groups), None
 
 

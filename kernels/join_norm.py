@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kitchen
 from .dispatch import one_row, refusal
 from .norm_modulate import norm_modulate_formula
 
@@ -65,6 +66,9 @@ def join_norm_modulate(
         from . import library
 
         return library.join_norm_modulate(x, update, gate, shift, scale, eps, out_dtype or x.dtype)
+    if one_row(gate, shift, scale) and not kitchen.refusal("join_norm", x, update, gate, shift, scale):
+        joined = join_formula(x, update, gate)
+        return joined, kitchen.norm_modulate(joined, shift, scale, eps, out_dtype or x.dtype)
     return join_norm_modulate_formula(x, update, gate, shift, scale, eps, out_dtype)
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kitchen
 from .dispatch import one_row, refusal
 
 
@@ -26,6 +27,8 @@ def norm_modulate(
         from . import library
 
         return library.norm_modulate(x, shift, scale, eps, out_dtype or x.dtype)
+    if one_row(shift, scale) and not kitchen.refusal("norm_modulate", x, shift, scale):
+        return kitchen.norm_modulate(x, shift, scale, eps, out_dtype or x.dtype)
     return norm_modulate_formula(x, shift, scale, eps, out_dtype)
 
 

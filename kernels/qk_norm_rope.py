@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import kitchen
 from .dispatch import refusal
 
 
@@ -61,6 +62,8 @@ def qk_norm_rope(
         from . import library
 
         return library.qk_norm_rope(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
+    if not learned and not kitchen.refusal("qk_norm_rope", q, k, q_weight, k_weight, cos, sin):
+        return kitchen.qk_norm_rope(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
     return qk_norm_rope_formula(q, k, q_weight, k_weight, cos, sin, num_heads, eps)
 
 

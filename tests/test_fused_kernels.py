@@ -146,7 +146,7 @@ def test_the_choice_is_explained():
 
 
 def test_a_misspelt_setting_is_refused():
-    with pytest.raises(ValueError, match="expected auto, torch, triton"):
+    with pytest.raises(ValueError, match="expected auto, triton, comfy-kitchen, torch"):
         parse("cuda")
     with pytest.raises(ValueError, match="expected auto"):
         parse("norm=torch")

@@ -44,7 +44,7 @@ def test_one_step_of_the_released_size_moves_an_eighth():
 
 
 def test_a_step_of_the_nano_model_needs_less_memory_than_the_literal_order():
-    """Time is left to `python -m comfyui_comovi.comovi_model.comovi.benchmark`: a test on a busy machine is no measure."""
+    """Time is left to `python -m comfyui_comovi.comovi_model.comovi.benchmark`; a busy machine is no measure."""
     figures = measure(0)
     assert figures["memory_ratio"] >= 1.5
 

@@ -37,12 +37,12 @@ def steps_of(network: DualBranch, rows: int, frames: int, height: int, width: in
     text, pose = random(rows, config.text_len, config.text_dim), random(rows, config.pose_dim)
     moment = torch.full((1, frames), 500.0, device=video.device)
     moment[:, 0] = 0
-    repeated = [x.repeat(rows, *[1] * (x.ndim - 1)) for x in (video, motion, moment)]
+    videos, motions, moments = (x.repeat(rows, *[1] * (x.ndim - 1)) for x in (video, motion, moment))
     cache, literal = network.make_text_cache(text), LiteralDualBranch(network)
     asked = {"init_pose": pose, "pose_from_layers": (-1,)} if network.pose_head is not None else {}
     return {
         "ours": lambda: network(video, motion, moment, None, text_cache=cache, copies=rows),
-        "literal": lambda: literal(*repeated, text, **asked),
+        "literal": lambda: literal(videos, motions, moments, text, **asked),
     }
 
 
