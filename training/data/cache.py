@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -251,15 +250,14 @@ def default_kind(path: Path) -> str:
 def run(options: argparse.Namespace) -> int:
     folder = options.clips if options.clips.is_dir() else options.clips.parent
     out = options.out or folder / "cache"
-    log = logging.getLogger(__name__)
     if options.check:
         shards = check_cache(out, whole=True)
         count = sum(len(shard.clips) for shard in shards)
-        log.info("%d entries in %d shards are whole: %s", count, len(shards), out)
+        print(f"{count} entries in {len(shards)} shards are whole: {out}")
         return 0
     encoders = encoders_from(options, default_kind(options.clips))
     built = build_cache(
         options.clips, out, encoders, rank=options.rank, world=options.world, dtype=options.dtype, progress=True
     )
-    log.info(summary(built))
+    print(summary(built))
     return 0 if built.encoded or built.there else 1

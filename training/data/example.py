@@ -7,7 +7,6 @@ as npz beside them: enough to try every command of this room, and the tests do.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -115,5 +114,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     videos = make_example(options.folder, options.count, options.seed, options.seconds)
-    logging.getLogger(__name__).info("%d videos with sentences and poses in %s", len(videos), options.folder)
+    print(f"{len(videos)} videos with sentences and poses in {options.folder}")
     return 0

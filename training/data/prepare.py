@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -237,15 +236,14 @@ def run(options: argparse.Namespace) -> int:
 
         encoders = encoders_from(options, "nano" if options.preset == "nano" else "wan")
         built = build_cache(done.folder, done.folder / "cache", encoders, progress=True)
-        logging.getLogger(__name__).info(summary(built))
+        print(summary(built))
     return 0 if done.clips else 1
 
 
 def report(clips: Sequence[Clip], refused: Sequence[Refused], folder: Path) -> None:
     """Say what was made, and why the rest was not."""
-    log = logging.getLogger(__name__)
-    log.info("%d clips in %s", len(clips), folder / LIST)
+    print(f"{len(clips)} clips in {folder / LIST}")
     for one in refused[:10]:
-        log.info("left out: %s: %s", one.id, one.reason)
+        print(f"left out: {one.id}: {one.reason}")
     if len(refused) > 10:
-        log.info("%d more are left out; see %s", len(refused) - 10, folder / QUARANTINE)
+        print(f"{len(refused) - 10} more are left out; see {folder / QUARANTINE}")

@@ -80,12 +80,18 @@ def read_frames(path: str | os.PathLike[str], wanted: Sequence[int]) -> Iterator
         raise ComoviError(f"video {path} ended before frame {number}; is it a complete file?")
 
 
-def read_all(path: str | os.PathLike[str]) -> np.ndarray:
-    """Every picture, (F, H, W, 3) uint8."""
+def decoded(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Every picture (H, W, 3) uint8, one by one."""
     path = require_file(path, "video")
     with closing(_frames(path)) as frames:
         next(frames)
-        pictures = [np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)) for frame in frames]
+        for frame in frames:
+            yield np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame))
+
+
+def read_all(path: str | os.PathLike[str]) -> np.ndarray:
+    """Every picture, (F, H, W, 3) uint8."""
+    pictures = list(decoded(path))
     if not pictures:
         raise ComoviError(f"video {path} has no frames that can be read; is it a complete file?")
     return np.stack(pictures)
