@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,3 +61,33 @@ class RandomClips:
         still = torch.eye(3)[:2].reshape(1, 1, 6)
         pose = still + 0.2 * torch.randn(poses, 24, 6, generator=pattern)
         return video, motion, torch.randn(self.words, self.text_dim, generator=rng), pose
+
+
+SMALL: dict[str, Any] = {
+    "run": {"max_steps": 8},
+    "model": {
+        "shape": {
+            "dim": 24,
+            "ffn_dim": 16,
+            "num_heads": 2,
+            "num_layers": 4,
+            "in_channels": 4,
+            "out_channels": 4,
+            "text_dim": 8,
+            "text_len": 6,
+            "freq_dim": 8,
+            "pose_layers": 1,
+            "pose_ffn_dim": 16,
+            "pose_tokens": 8,
+        }
+    },
+    "stage": {"smpl": {"layers_per_step": 2, "weights": {"vertices": 0, "joints": 0}}},
+    "optim": {"lr": 1e-3, "warmup": 2},
+    "batch": {"micro": 1, "accumulate": 2},
+    "engine": {"device": "cpu", "precision": "fp32", "checkpointing": False},
+    "save": {"every": 4},
+    "log": {"every": 1, "tensorboard": False, "progress": False},
+}
+"""Settings of a run of seconds: the paper's network, very small, whose pose head reads after random layers."""
+
+SMALL_CLIPS = RandomClips(count=24, channels=4, latent=(3, 4, 4), text_dim=8, words=5)

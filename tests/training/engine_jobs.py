@@ -22,25 +22,13 @@ if __name__ == "__main__":
 import torch
 from comfyui_comovi.training.config import TrainConfig
 from comfyui_comovi.training.config_file import build_config, merge, parse_sets
-from comfyui_comovi.training.random_clips import RandomClips
+from comfyui_comovi.training.random_clips import SMALL, SMALL_CLIPS
 
-SHAPE = {"dim": 24, "ffn_dim": 16, "num_heads": 2, "num_layers": 4, "in_channels": 4, "out_channels": 4, "text_dim": 8,
-         "text_len": 6, "freq_dim": 8, "pose_layers": 1, "pose_ffn_dim": 16, "pose_tokens": 8}  # fmt: skip
-BASE = {
-    "run": {"max_steps": 8},
-    "model": {"shape": SHAPE},
-    "stage": {"smpl": {"layers_per_step": 2, "weights": {"vertices": 0, "joints": 0}}},
-    "optim": {"lr": 1e-3, "warmup": 2},
-    "batch": {"micro": 1, "accumulate": 2},
-    "engine": {"device": "cpu", "precision": "fp32", "checkpointing": False},
-    "save": {"every": 4},
-    "log": {"every": 1, "tensorboard": False, "progress": False},
-}
-CLIPS = RandomClips(24, 4, (3, 4, 4), 8, 5)
+CLIPS = SMALL_CLIPS
 
 
 def small_config(out: Path, name: str, *changes: str) -> TrainConfig:
-    return build_config(merge(BASE, parse_sets([f"run.out={out}", f"run.name={name}", *changes])))
+    return build_config(merge(SMALL, parse_sets([f"run.out={out}", f"run.name={name}", *changes])))
 
 
 def main() -> None:
