@@ -74,6 +74,7 @@ class DualBranch(WanModel):
         )
         self.zero_linear_blocks, self.zero_linear_blocks_v2m = build_zero_linears(config, parts)
         self.pose_head = PoseHead(config, parts) if config.pose_head else None
+        self.fuse_exchange = True  # False: the exchange is a sum of its own, for bisecting
 
     def forward(
         self,
@@ -135,6 +136,9 @@ class DualBranch(WanModel):
         if x_v is None or x_m is None:  # alone, without exchange
             return self._video_block(i, x_v, step), self._motion_block(j, x_m, step)
         x_m = self._motion_block(j, exchange_before(self, i, x_v, x_m, step.dtype), step)
+        if self.fuse_exchange and self.config.interaction == "single_m2v" and i not in step.pose_layers:
+            # What the motion says is known before the video block ends, and rides on its last sum.
+            return self._video_block(i, x_v, step, self.zero_linear_blocks[j](x_m.to(step.dtype))), x_m
         x_v = self._video_block(i, x_v, step)
         if i in step.pose_layers and self.pose_head is not None:  # Eq. 7-9, on features from before the exchange
             step.poses[i] = self.pose_head(i, x_v, x_m, step.init_pose, step.dtype)
@@ -161,12 +165,12 @@ class DualBranch(WanModel):
         if self.pose_head is not None:
             self.pose_head.init_weights()
 
-    def _video_block(self, i: int, x: Tensor | None, step: Step) -> Tensor | None:
+    def _video_block(self, i: int, x: Tensor | None, step: Step, addend: Tensor | None = None) -> Tensor | None:
         if x is None:
             return None
         block = self.blocks[i]
         text = step.text_cache.video.layers[i] if step.text_cache else block.cross_attn.keys_values(step.embedded_text)
-        return block(x, step.video_time, step.rope, text, step.dtype, step.copies)
+        return block(x, step.video_time, step.rope, text, step.dtype, step.copies, addend)
 
     def _motion_block(self, j: int, x: Tensor | None, step: Step) -> Tensor | None:
         if x is None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.pose_attention import pose_attention
+from ...kernels.pose_attention import pose_attention, pose_attention_values_last
 from ..errors import ComoviError
 from ..wan.attention import Attention, KeysValues, Parts, SelfAttention
 from ..wan.branch import stream_dtype
@@ -30,9 +30,17 @@ from .config import DualBranchConfig
 class FrameCrossAttention(Attention):
     """Pose tokens read the features of their own latent frame."""
 
-    def forward(self, q: Tensor, features: Tensor) -> Tensor:
-        """Pose tokens (B, P, D), features (B, G, S, D) of latent frames 1.. -> (B, P, D)."""
+    def forward(self, q: Tensor, features: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Pose tokens (B, P, D), features (B, G, S, D) of latent frames 1.. -> (B, P, D).
+
+        keys: (B, G, S, D), the projection of the features before its norm; with it values are made after the sum.
+        """
         groups = features.shape[1]
+        if keys is not None:
+            key_weight = self.read(self.norm_k, "weight", keys)
+            v_weight, v_bias = (self.read(self.v, name, keys) for name in ("weight", "bias"))
+            seen = pose_attention_values_last(self.queries(q), keys, key_weight, features, v_weight, v_bias, self.eps)
+            return self.o(seen.flatten(2))
         kv = KeysValues(*self.keys_values(features.flatten(1, 2)))
         return self.o(pose_attention(self.queries(q), kv.keys, kv.values, groups, self.attend).flatten(2))
 
@@ -45,10 +53,10 @@ class PoseDecoder(nn.Module):
         self.ca = FrameCrossAttention(config.dim, config.pose_heads, config.eps, parts)
         self.ffn = parts.mlp(config.dim, config.pose_ffn_dim, config.dim, nn.GELU(approximate="tanh"))
 
-    def forward(self, q: Tensor, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """q (B, P, D) float32 or wider; features (B, G, S, D) already normed, in `dtype`."""
+    def forward(self, q: Tensor, features: Tensor, dtype: torch.dtype, keys: Tensor | None = None) -> Tensor:
+        """q (B, P, D) float32 or wider; features (B, G, S, D) already normed, in `dtype`; keys as in `ca`."""
         q = q + self.sa(plain_norm(q, self.eps, dtype), None)
-        q = q + self.ca(plain_norm(q, self.eps, dtype), features)
+        q = q + self.ca(plain_norm(q, self.eps, dtype), features, keys)
         return q + self.ffn(plain_norm(q, self.eps, dtype))
 
 
@@ -63,6 +71,8 @@ class PoseHead(nn.Module):
         self.proj_in = parts.linear(config.pose_dim, dim)
         self.decoders = nn.ModuleList(PoseDecoder(config, parts) for _ in range(config.pose_layers))
         self.proj_out = parts.linear(dim, config.pose_dim)
+        self.values_last = True  # False: values of all tokens before they are weighed, for bisecting
+        self.one_key_product = True  # False: the keys of every layer by themselves, for small memory and bisecting
 
     def forward(self, layer: int, video: Tensor, motion: Tensor, init_pose: Tensor, dtype: torch.dtype) -> Tensor:
         """Tokens (B, F, S, D) of both branches after `layer`, before its exchange; first pose -> (B, P, 144)."""
@@ -70,9 +80,19 @@ class PoseHead(nn.Module):
         # The norm in front of every cross attention has no weights, so one serves all layers. Frame 0 is never read.
         features = plain_norm(fused[:, 1:], self.config.eps, dtype)
         q = self.proj_in(init_pose.to(dtype)) + self.read(self, "pe", fused)
-        for decoder in self.decoders:
-            q = decoder(q, features, dtype)
+        all_keys = self.keys(features)
+        for index, decoder in enumerate(self.decoders):
+            keys = decoder.ca.k(features) if self.values_last and all_keys is None else None
+            q = decoder(q, features, dtype, keys if all_keys is None else all_keys[index])
         return init_pose.to(q.dtype) + self.proj_out(q.to(dtype))
+
+    def keys(self, features: Tensor) -> tuple[Tensor, ...] | None:
+        """The raw keys of all layers by one matrix product, where the layers are plain ones; (B, G, S, D) each."""
+        layers = [decoder.ca.k for decoder in self.decoders]
+        if not (self.values_last and self.one_key_product) or any(type(layer) is not nn.Linear for layer in layers):
+            return None
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        return F.linear(features, weight, bias).chunk(len(layers), dim=-1)
 
     @torch.no_grad()
     def init_weights(self) -> None:

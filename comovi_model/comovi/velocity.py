@@ -15,9 +15,14 @@ from ..wan.flow import model_time
 from ..wan.sampling import Prediction
 from .dual_branch import DualBranch, DualTextCache
 
+STREAMS = ("video", "motion")
+
 
 class DualBranchVelocity:
     """Both velocities under several sentences in one call of the network, pose at the last step.
+
+    Given the stream "motion" alone, it is a preview of the motion at half the cost: the same motion as with the video,
+    as long as the motion never hears the video (the released mode); other networks are refused.
 
     texts: condition -> encoded sentences, (B, n, text_dim) or a list of B tensors (n_i, text_dim).
     init_pose: (B, 144) or (B, P, 144); without it no pose is made.
@@ -44,16 +49,18 @@ class DualBranchVelocity:
     def __call__(
         self, latents: Mapping[str, Tensor], sigmas: Mapping[str, float], conditions: Sequence[str], last: bool
     ) -> list[Prediction]:
-        video, motion = latents["video"], latents["motion"]
-        count, batch, frames = len(conditions), video.shape[0], video.shape[2]
+        if "video" not in latents:
+            self._check_motion_alone()
+        given = next(iter(latents.values()))
+        count, batch, frames = len(conditions), given.shape[0], given.shape[2]
         # Every condition sees the same latents, one after the other along the batch: (K*B, C, F, h, w).
         copies, repeats = (count, 1) if self.share_prefix else (1, count)
-        times = {name: self.times(sigmas[name], frames).to(video.device).expand(repeats * batch, -1) for name in sigmas}
-        wants_pose = last and self.init_pose is not None
+        halves = [latents[name].repeat(repeats, 1, 1, 1, 1) if name in latents else None for name in STREAMS]
+        times = {name: self.times(sigmas[name], frames).to(given.device).expand(repeats * batch, -1) for name in sigmas}
+        wants_pose = last and self.init_pose is not None and len(latents) == len(STREAMS)
         output = self.network(
-            video.repeat(repeats, 1, 1, 1, 1),
-            motion.repeat(repeats, 1, 1, 1, 1),
-            times["video"],
+            *halves,
+            times.get("video", times["motion"]),
             None if self.keep_text else self.text(conditions),
             motion_timestep=times["motion"],
             init_pose=self._repeated_pose(repeats) if wants_pose else None,
@@ -61,9 +68,17 @@ class DualBranchVelocity:
             text_cache=self._cache(conditions) if self.keep_text else None,
             copies=copies,
         )
-        chunks = [part.chunk(count) for part in (output.video, output.motion)]
+        made = {name: part.chunk(count) for name, part in zip(STREAMS, output, strict=False) if part is not None}
         poses = [{"pose": pose[:, 0]} for pose in output.pose.chunk(count)] if wants_pose else [{}] * count
-        return [Prediction({"video": chunks[0][i], "motion": chunks[1][i]}, poses[i]) for i in range(count)]
+        return [Prediction({name: made[name][i] for name in latents}, poses[i]) for i in range(count)]
+
+    def _check_motion_alone(self) -> None:
+        """Without the video the motion comes out the same only where it never hears the video."""
+        if self.network.config.interaction not in ("single_m2v", "none"):
+            raise ComoviError(
+                f"the motion of this network hears the video ({self.network.config.interaction}), so it cannot be "
+                "sampled by itself; sample both streams."
+            )
 
     def times(self, sigma: float, frames: int) -> Tensor:
         """(1, F) times of the latent frames, or (1, 1) when all are noisy."""

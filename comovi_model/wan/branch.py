@@ -78,11 +78,19 @@ class Block(nn.Module):
         self.ffn = parts.mlp(dim, config.ffn_dim, dim, nn.GELU(approximate="tanh"))
 
     def forward(
-        self, x: Tensor, time: TimeSignal, rope: RopeTable, text: KeysValues, dtype: torch.dtype, copies: int = 1
+        self,
+        x: Tensor,
+        time: TimeSignal,
+        rope: RopeTable,
+        text: KeysValues,
+        dtype: torch.dtype,
+        copies: int = 1,
+        addend: Tensor | None = None,
     ) -> Tensor:
         """(B, F, S, D) -> (K*B, F, S, D). Matrix products in `dtype`, sums and norms in the dtype of x.
 
         copies: K; text holds K*B sentences, B after B, and everything before they are read is computed once.
+        addend: (K*B, F, S, D), added to what comes out.
         """
         frames = x.shape[1]
         shift1, scale1, gate1, shift2, scale2, gate2 = self.rows(time)
@@ -101,7 +109,7 @@ class Block(nn.Module):
 
         # Each token by itself.
         x, y = join_norm_modulate(x, y, None, time.spread(shift2), time.spread(scale2), self.eps, dtype)
-        return join(x, self.ffn[2](linear_gelu(self.ffn[0], y)), time.spread(gate2))
+        return join(x, self.ffn[2](linear_gelu(self.ffn[0], y)), time.spread(gate2), addend)
 
     def rows(self, time: TimeSignal) -> tuple[Tensor, ...]:
         """Shift, scale and gate of the first and of the last part."""

@@ -192,14 +192,18 @@ class ComfyDualBranch(DualBranch):
         request: PoseRequest | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities of the halves that are there; times (2, B, F) of video and motion."""
+        copies = conditions_alike(halves, times, _call.get().options)
+        rows = len(context) // copies
         pose: dict[str, Any] = {}
         if request is not None:
             pose = {
-                "init_pose": request.init_pose.to(context).expand(len(context), -1),
+                "init_pose": request.init_pose.to(context).expand(rows, -1),
                 "pose_from_layers": (self.config.num_layers - 1,),
             }
-        video, motion = halves
-        output: DualBranchOutput = super().forward(video, motion, times[0], context, motion_timestep=times[1], **pose)
+        video, motion = (None if half is None else half[:rows] for half in halves)
+        output: DualBranchOutput = super().forward(
+            video, motion, times[0, :rows], context, motion_timestep=times[1, :rows], copies=copies, **pose
+        )
         if request is not None and output.pose is not None:
             request.poses = output.pose[:, 0].float()
         return output.video, output.motion
@@ -278,6 +282,18 @@ class ComfyDualBranch(DualBranch):
             check_text_width(text, self.config)
             return self.text_embedding(text.to(dtype))
         return super().embed_text(text, dtype)
+
+
+def conditions_alike(halves: list[Tensor | None], times: Tensor, options: dict[str, Any]) -> int:
+    """How many conditions lie along the batch, when their latents and times are the same bit for bit; else 1.
+
+    What comes before the sentence is read is then computed once. Patches that want to see the blocks see every row.
+    """
+    count = len(options.get("cond_or_uncond", ()))
+    if count < 2 or times.shape[1] % count or options.get("patches") or options.get("patches_replace"):
+        return 1
+    parts = [x.chunk(count) for x in (*halves, times.transpose(0, 1)) if x is not None]
+    return count if all(torch.equal(part[0], other) for part in parts for other in part[1:]) else 1
 
 
 def check_text_width(text: Tensor, config: WanConfig) -> None:
