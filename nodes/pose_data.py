@@ -1,16 +1,24 @@
-"""CoMoVi_MotionToPoseData and CoMoVi_PoseDataToMotion: the door to the core's own body nodes, in both directions."""
+"""The door to the core's own body nodes, in both directions.
+
+CoMoVi_MotionToPoseData, CoMoVi_PoseDataToMotion and CoMoVi_PoseDataToMap.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from comfy_api.latest import io
 
+from ..comovi_model.body.map_colours import SHADINGS, to_uint8
 from ..comovi_model.body.pose_data import pose_data_of
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.motion_io import for_body
-from ..comovi_model.motion_io.mhr import motion_from_mhr
-from .frames import Steps, check_interrupt
+from ..comovi_model.motion_io.mhr import camera_of, motion_from_mhr, read_people
+from ..comovi_model.motion_io.mhr_surface import draw_surface_map, fits_surface
+from .choices import listed
+from .frames import Steps, batch_of, check_interrupt
+from .motion_map import check_size
 from .schema import Body, BodyMotion, make_schema
 
 PoseData = io.Custom("KIMODO_POSE_DATA")  # skeletons that are not the core's own
@@ -73,4 +81,59 @@ class PoseDataToMotion(io.ComfyNode):
         return io.NodeOutput(motion, "\n".join(notes))
 
 
-NODES = [MotionToPoseData, PoseDataToMotion]
+class PoseDataToMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            "CoMoVi_PoseDataToMap",
+            "Pose Data to Motion Map",
+            "motion",
+            description="Draws the surface that the core's SAM 3D Body sees as a motion map. No pose is fitted, "
+            "so nothing is lost on the way. With an SMPL body in SMPL's own faces and parts.",
+            search_aliases=["sam 3d body", "mhr", "motion map", "mesh to map", "normals", "body map"],
+            inputs=[
+                EstimatedPoseData.Input("pose_data", tooltip="From Run SAM3D Body Prediction."),
+                io.Int.Input("person", default=0, min=0, max=63, tooltip="Which person, if there are several."),
+                io.Combo.Input(
+                    "shading",
+                    options=list(SHADINGS),
+                    default=SHADINGS[0],
+                    tooltip="'phong_reference' is lit like the maps that the models learned from; 'flat' shows the "
+                    "bare colours of the paper.",
+                ),
+                Body.Input(
+                    "body",
+                    optional=True,
+                    tooltip="An SMPL file: the map is then as the released weights know it. Without one MHR's own mesh "
+                    "is drawn, in nearly the same parts.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="motion_map", tooltip="One picture per frame; white where nobody is."),
+                io.String.Output(display_name="info", tooltip="What was drawn."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, shading=None):
+        return listed(cls, {"shading": shading})
+
+    @classmethod
+    def execute(cls, pose_data, person, shading, body=None) -> io.NodeOutput:
+        people, notes = read_people(pose_data, person), []
+        camera = camera_of(people.records, pose_data.get("image_size"), notes)
+        if camera is None:
+            raise ComoviError("pose_data does not say its picture's size and focal length, so nothing can be drawn.")
+        check_size(people.count, camera.height, camera.width, 1)
+        steps = Steps(len(people.records))
+        drawn = draw_surface_map(
+            people.surfaces(), pose_data.get("faces"), camera, body, shading=shading, on_frame=steps
+        )
+        picture = torch.ones(people.count, camera.height, camera.width, 3)
+        picture[people.found] = batch_of(to_uint8(drawn))  # as a picture file has it
+        kind = f"{body.name}'s faces" if body is not None and fits_surface(body) else "MHR's own mesh, in our parts"
+        info = [f"{len(people.found)} of {people.count} frames, {people.unit_name}, {kind}", *notes]
+        return io.NodeOutput(picture, "\n".join(info))
+
+
+NODES = [MotionToPoseData, PoseDataToMotion, PoseDataToMap]

@@ -116,6 +116,8 @@ def estimate_photo(
     if chosen_way == "camerahmr":
         made = _by_camerahmr(picture, chosen, body, sources, on_progress)
     else:
+        chosen, said = with_keypoints(picture, chosen, sources)
+        notes = [*notes, *said]
         made = _by_keypoints(picture, chosen, body, sources, on_progress)
     size = picture.shape[:2]
     cuts = [cut_note(person, size) for person in chosen]
@@ -125,25 +127,25 @@ def estimate_photo(
 
 
 def who_is_there(picture: np.ndarray, sources: Sources, way: str) -> tuple[list[Person], list[str]]:
-    """The people of a picture, notes. CameraHMR needs boxes, the lifter needs keypoints; our finder sees both."""
-    given = None if sources.people is None else [within_picture(one, picture.shape[:2]) for one in sources.people]
-    if given is not None and not given:
-        raise ComoviError("the boxes, masks or keypoints name nobody in this picture; leave them out to search it.")
-    if way == "camerahmr":
-        if given is not None:
-            return given, []
-        people = sources.finder(picture)
-        if people:
-            return people, []
-        height, width = picture.shape[:2]
-        whole = Person(np.array([0.0, 0.0, width, height]))
-        return [whole], ["our finder sees nobody; the whole picture was taken for one person: draw a box or a mask."]
-    if given is None:
-        return sources.finder(picture), []
-    if all(one.seen() >= FEW_KEYPOINTS for one in given):
-        return given, []
+    """The people of a picture, notes: those that are given, else those that our finder sees."""
+    if sources.people is not None:
+        if not sources.people:
+            raise ComoviError("the boxes, masks or keypoints name nobody in this picture; leave them out to search it.")
+        return [within_picture(one, picture.shape[:2]) for one in sources.people], []
+    people = sources.finder(picture)
+    if people or way != "camerahmr":
+        return people, []
+    height, width = picture.shape[:2]
+    whole = Person(np.array([0.0, 0.0, width, height]))
+    return [whole], ["our finder sees nobody; the whole picture was taken for one person: draw a box or a mask."]
+
+
+def with_keypoints(picture: np.ndarray, people: Sequence[Person], sources: Sources) -> tuple[list[Person], list[str]]:
+    """The people of whom keypoints are seen, notes; those who came without get them from our finder."""
+    if all(one.seen() >= FEW_KEYPOINTS for one in people) or sources.people is None:
+        return list(people), []
     found = sources.finder(picture)
-    some = [full for one in given if (full := _with_keypoints(one, found)) is not None]
+    some = [full for one in people if (full := _with_keypoints(one, found)) is not None]
     if not some:
         raise ComoviError(
             "nobody was recognised in the boxes or masks, and a pose needs keypoints: connect a pose detector's "

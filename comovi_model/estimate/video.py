@@ -22,7 +22,7 @@ from ..clean.shape import median_betas
 from ..errors import ComoviError
 from ..motion_io import for_body
 from .people import Person, check_picture
-from .photo import WAYS, Sources, by_keypoints, camera_for, estimated_camera, said_how, who_is_there
+from .photo import WAYS, Sources, by_keypoints, camera_for, estimated_camera, said_how, who_is_there, with_keypoints
 from .photo_camera import PhotoCamera
 from .tracking import follow_person
 
@@ -120,7 +120,11 @@ def _everybody(
             found.append([])
         else:
             try:
-                those, said = who_is_there(picture, replace(sources, people=known), way)
+                here = replace(sources, people=known)
+                those, said = who_is_there(picture, here, way)
+                if way == "keypoints":
+                    those, more = with_keypoints(picture, those, here)
+                    said = [*said, *more]
             except ComoviError as error:
                 if len(frames) == 1:
                     raise

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import time
+from json import loads
 
 import comfy.model_base
 import comfy.model_management
@@ -123,6 +124,20 @@ class MakeLatent:
         return ({"samples": torch.randn(batch, channels, frames, height, width, generator=generator)},)
 
 
+class MakeValue:
+    """Whatever other packs would send, from JSON: keypoints, boxes, people of SAM 3D Body."""
+
+    RETURN_TYPES = ("POSE_KEYPOINT", "BBOX", "MHR_POSE_DATA", "SAM3_TRACK_DATA")
+    FUNCTION, CATEGORY = "make", "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"json": ("STRING", {"multiline": True})}}
+
+    def make(self, json):
+        return (loads(json),) * 4
+
+
 class OverrideAttention:
     """MODEL -> MODEL with its attention asked through an override, as packs with their own attention do it."""
 
@@ -204,5 +219,8 @@ class Fail:
         raise ValueError("this fails on purpose\nin two lines")
 
 
-NODES = (CountCalls, ShowCalls, MakeImage, BreakMotion, MakeLatent, OverrideAttention, OtherModel, MakeText, Wait, Fail)
+NODES = (
+    CountCalls, ShowCalls, MakeImage, BreakMotion, MakeValue, MakeLatent, OverrideAttention, OtherModel, MakeText, Wait,
+    Fail,
+)  # fmt: skip
 NODE_CLASS_MAPPINGS = {f"Probe_{node.__name__}": node for node in NODES}
