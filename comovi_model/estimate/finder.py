@@ -7,7 +7,8 @@ like ours; docs/estimate.md says how good it is. For photographs, boxes, masks o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from .finder_net import SIDE, FinderNet, load_finder, read_boxes, read_keypoints
-from .people import Person, box_overlap, check_picture
+from .people import Person, box_overlap, check_picture, largest_first
 
 MOST_PEOPLE = 16
 THRESHOLD = 0.3  # of the score of the middle of a person
 SAME_PERSON = 0.6  # overlap of boxes from which two are the same person
+PART_OF = 0.75  # share of a box inside a larger one from which it is a part of that person, seen in a smaller square
 ROOM = 1.25  # side of the close look over the longer side of the box
-LONG_PICTURE = 1.45  # longer over shorter side, from which squares along the picture are looked at as well
+LONG_PICTURE = 1.9  # longer over shorter side, from which squares along the picture are looked at as well
 LEAST_SURE = 0.15  # keypoints below this count as not seen
 FEWEST_POINTS = 4  # keypoints of a person: fewer are a stain that looked like one
 GREY = 128  # what lies outside the picture
@@ -88,14 +90,22 @@ def find_people(image: np.ndarray, *, network: FinderNet | None = None) -> list[
     """People of a picture (H, W, 3) uint8 with boxes and keypoints, the largest first; nobody is an empty list."""
     pixels = check_picture(image)
     network = load_finder() if network is None else network
-    picture, size = Image.fromarray(pixels), pixels.shape[:2]
+    picture = Image.fromarray(pixels)
     with torch.inference_mode():
         rough = _look_around(network, picture)
         people = _look_closely(network, picture, rough) if rough else []
-    people = _each_once([person for person in people if person.seen() >= FEWEST_POINTS])
-    height, width = size
-    inside = [person for person in people if person.box[0] < width and person.box[1] < height]
-    return sorted(inside, key=lambda person: -person.area)
+    return largest_first(_each_once([person for person in people if person.seen() >= FEWEST_POINTS]))
+
+
+def with_keypoints(image: np.ndarray, people: Sequence[Person], *, network: FinderNet | None = None) -> list[Person]:
+    """The given people with the keypoints that a close look at their boxes sees; boxes, masks and scores stay."""
+    pixels = check_picture(image)
+    network = load_finder() if network is None else network
+    if not people:
+        return []
+    with torch.inference_mode():
+        seen = _look_closely(network, Image.fromarray(pixels), people)
+    return [replace(one, keypoints=close.keypoints) for one, close in zip(people, seen, strict=True)]
 
 
 def _look_around(network: FinderNet, picture: Image.Image) -> list[Person]:
@@ -109,9 +119,18 @@ def _look_around(network: FinderNet, picture: Image.Image) -> list[Person]:
             if number and _cut_by_view(box, view, picture):
                 continue  # a neighbouring square, or the whole picture, shows more of this person
             person = _person(view.to_picture(box.reshape(2, 2)).reshape(4), picture, score)
-            if person is not None:
+            if person is not None and not (number and _is_part(person, people)):
                 people.append(person)
     return _each_once(people)[:MOST_PEOPLE]
+
+
+def _is_part(person: Person, others: list[Person]) -> bool:
+    """Whether the box lies mostly in the larger box of somebody already found."""
+    for other in others:
+        sides = np.minimum(person.box[2:], other.box[2:]) - np.maximum(person.box[:2], other.box[:2])
+        if (sides > 0).all() and sides.prod() > PART_OF * person.area and other.area > person.area:
+            return True
+    return False
 
 
 def _cut_by_view(box: np.ndarray, view: View, picture: Image.Image, slack: float = 3.0) -> bool:
@@ -122,7 +141,7 @@ def _cut_by_view(box: np.ndarray, view: View, picture: Image.Image, slack: float
     return any(a and b for a, b in zip(more, touches, strict=True))
 
 
-def _look_closely(network: FinderNet, picture: Image.Image, rough: list[Person]) -> list[Person]:
+def _look_closely(network: FinderNet, picture: Image.Image, rough: Sequence[Person]) -> list[Person]:
     """The same people with keypoints and better boxes."""
     people = []
     views = [close_view(person.box) for person in rough]

@@ -140,7 +140,7 @@ def box_of_keypoints(keypoints: np.ndarray) -> np.ndarray:
     """The box (4,) that the body around the seen keypoints (18, 3) is likely to fill: no point lies on its outline."""
     seen = keypoints[keypoints[:, 2] > 0, :2]
     low, high = seen.min(0), seen.max(0)
-    around = 0.10 * float((high - low).max()) + 1
+    around = 0.08 * float((high - low).max()) + 1
     return np.concatenate([low - around, high + around])
 
 
