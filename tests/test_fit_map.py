@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from comfyui_comovi.comovi_model.fit.solve import Pull, fit_poses
 from comfyui_comovi.comovi_model.fit.start import measure_colours
 from comfyui_comovi.comovi_model.fit.surface import Pose, make_subject
 from comfyui_comovi.comovi_model.fit.terms import FINE
+from comfyui_comovi.training.fit_variants import mirrored
 
 BODY = load_nano_body()
 HEIGHT, WIDTH, FRAMES = 192, 128, 4
@@ -240,3 +242,41 @@ def test_bodies_with_pose_correctives_are_fitted(motion):
     picture = to_uint8(render_motion_map(body, true, HEIGHT, WIDTH))
     result = fit_motion_map(picture, body, true.slice(0, 1), settings=QUICK)
     assert error_mm(result.motion, true)[0] < 40
+
+
+def test_a_limb_that_moved_out_of_sight_is_flagged(monkeypatch):
+    """Only a long stretch with another pose after it than before it."""
+    frames = 16
+    rotations = torch.eye(3).expand(frames, 24, 3, 3).clone()
+    rotations[8:, [18, 4]] = axis_angle_to_matrix(torch.tensor([0.0, -1.5, 0.0]))
+    share = torch.ones(frames, 4)
+    share[4:10, 0] = 0.0  # left elbow: turned meanwhile
+    share[4:10, 1] = 0.0  # right arm: as before
+    share[7:9, 2] = 0.0  # left knee: turned, but soon seen again
+    share[10:, 3] = 0.0  # never seen again
+    monkeypatch.setattr(flags, "visible_share", lambda track: share)
+    track = SimpleNamespace(
+        score=torch.zeros(frames),
+        empty=torch.zeros(frames, dtype=torch.bool),
+        pose=Pose(rotations, torch.zeros(frames, 3)),
+    )
+    assert flags.guessed_frames(track) == [4 <= frame < 10 for frame in range(frames)]
+
+
+def test_an_arm_behind_the_body_is_out_of_sight(motion):
+    subject = make_subject(BODY, BETAS)
+    behind, before = (motion.rotations[:1].clone() for _ in range(2))
+    for rotations, side in ((behind, -1.0), (before, 1.0)):
+        rotations[:, 16] = axis_angle_to_matrix(torch.tensor([0.0, -0.9 * side, -1.3]))
+        rotations[:, 18] = axis_angle_to_matrix(torch.tensor([0.0, -1.4 * side, 0.0]))
+    pose = Pose(torch.cat([behind, before]), motion.transl[:2])
+    seen = observe(torch.from_numpy(drawn(motion)[:2]), CAMERA.K.expand(2, 3, 3))
+    share = flags.visible_share(SimpleNamespace(subject=subject, seen=seen, pose=pose, score=torch.zeros(2)))
+    assert share[0, 0] < 0.75 * share[1, 0] and share[0, 0] < share[0, 1]
+
+
+def test_left_and_right_confused_at_the_start_is_noticed(motion, picture):
+    start = mirrored(motion.slice(0, 1))
+    assert error_mm(start, motion.slice(0, 1))[0] > 100
+    result = fit_motion_map(picture[:1], BODY, start, settings=QUICK)
+    assert error_mm(result.motion, motion.slice(0, 1))[0] < 60

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from comfyui_comovi.comovi_model.body.cameras import Camera
+from comfyui_comovi.comovi_model.body.rasterise import visible_pixels
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from comfyui_comovi.comovi_model.body.smpl import pose_body
 from comfyui_comovi.comovi_model.body.toy import random_rotations, toy_body
-from comfyui_comovi.comovi_model.fit import observation, priors, refine, surface, terms
+from comfyui_comovi.comovi_model.fit import observation, priors, raster, refine, surface, terms
 from comfyui_comovi.comovi_model.fit.banded import solve_banded
 
 UPRIGHT = axis_angle_to_matrix(torch.tensor([torch.pi, 0.0, 0.0], dtype=torch.float64))
@@ -128,6 +131,7 @@ def cost_of_bends(pose):
 def cost_of_acceleration(pose):
     step = matrix_to_axis_angle(pose.rotations[:-1].mT @ pose.rotations[1:])
     turn = step.diff(dim=0) / (refine.TURN_ACCELERATION * priors.paces()[:, None])
+    assert math.isinf(refine.ABRUPT)  # the weights of abrupt movements are not differentiated
     move = pose.transl.diff(n=2, dim=0) / refine.MOVE_ACCELERATION
     return 0.5 * (turn.square().sum() + move.square().sum())
 
@@ -140,7 +144,8 @@ def test_priors_have_the_slope_of_their_cost():
     assert torch.allclose(slope, numeric(cost_of_bends, pose, 1e-5), atol=1e-3, rtol=1e-5)
 
 
-def test_smoothness_has_the_slope_of_its_cost():
+def test_smoothness_has_the_slope_of_its_cost(monkeypatch):
+    monkeypatch.setattr(refine, "ABRUPT", math.inf)
     pose = a_pose(5)
     pose = surface.Pose(random_rotations(5, 24, seed=8, angle=0.3).double(), torch.randn(5, 3, dtype=torch.float64))
     diagonal, slope = torch.zeros(5, 75, 75, dtype=torch.float64), torch.zeros(5, 75, dtype=torch.float64)
@@ -213,3 +218,42 @@ def test_the_coarse_mesh_holds_as_much_as_the_fine_one():
     assert float(surface._volume(subject.coarse.rest, subject.coarse.faces)) == pytest.approx(
         float(surface._volume(subject.full.rest, subject.full.faces)), rel=0.01
     )
+
+
+@pytest.mark.parametrize("size", [(120, 90), (37, 250)])
+def test_small_faces_are_drawn_as_the_body_draws_them(size):
+    """Some faces lie beyond the border, some cover many tiles."""
+    subject, pose = a_subject(), a_pose(3)
+    vertices, _ = surface.posed_vertices(subject.full, subject.skeleton(pose), pose)
+    vertices, faces = vertices.float(), subject.full.faces
+    K = Camera.from_focal(260.0, size[1], size[0]).K.expand(3, 3, 3)
+    expected = visible_pixels(vertices, faces, K, *size, cull=True, backend="torch")
+    drawn = raster.draw(vertices, faces, K, *size)
+    assert len(expected.index) > 1000 and torch.equal(drawn.index, expected.index)
+    assert (drawn.face == expected.face).float().mean() > 0.999
+    same = drawn.face == expected.face
+    assert torch.allclose(drawn.depth[same], expected.depth[same], atol=1e-4)
+    assert torch.allclose(drawn.bary[same], expected.bary[same], atol=2e-3)
+
+
+def test_every_edge_of_a_closed_body_lies_between_its_two_faces():
+    mesh = a_subject().full
+    first, second, one, other = mesh.edges
+    assert len(first) == 3 * len(mesh.faces) // 2 and bool((one != other).all())
+    for end in (first, second):
+        assert bool((mesh.faces[one] == end[:, None]).any(1).all() and (mesh.faces[other] == end[:, None]).any(1).all())
+
+
+def test_normals_of_some_vertices_are_those_among_all():
+    subject, pose = a_subject(), a_pose()
+    vertices, _ = surface.posed_vertices(subject.full, subject.skeleton(pose), pose)
+    some = torch.tensor([5, 60, 7, 300])
+    every, _ = surface.area_normals(subject.full, vertices)
+    few, _ = surface.area_normals(subject.full, vertices, subject.full.fans.of(some))
+    assert torch.equal(few, every[:, some])
+
+
+def test_the_depth_inside_is_the_distance_to_the_outside():
+    mask = torch.rand(2, 40, 31, generator=torch.Generator().manual_seed(4)) > 0.02
+    expected = torch.stack(observation.nearest_offset(~mask), 1).norm(dim=1).clamp_max(6)
+    assert torch.allclose(observation.depth_inside(mask, 6), expected, atol=1e-5)

@@ -23,13 +23,16 @@ from ..errors import ComoviError
 from .flags import judge
 from .observation import Calibration, Observation, observe
 from .refine import bridge, refine_clip
+from .score import Score
 from .start import GOOD, find_start, fit_start, measure_colours
 from .surface import Pose, Subject, make_subject
+from .sweep import sweep
 from .terms import FINE, Stage
-from .track import Track, astray_limit, empty_track, follow, sweep
+from .track import Track, astray_limit, empty_track, follow
 
 SMALLEST_AREA = 0.002  # of the picture; less is no person
 ENOUGH_OVERLAP = 0.75  # of the silhouettes, for the colours of a start to be believed
+DOUBTED = 0.42  # a given pose that scores worse competes with one found blind
 SMALLEST_SHARE = 0.2  # of the clip's usual area
 UNEXPLAINED = 0.2  # how much the picture of a failing frame counts in the fit of the whole clip,
 HOPELESS = 1.3  # and above which multiple of the limit it does not count at all
@@ -133,11 +136,21 @@ def _fit(
         calibration = _colours_of_start(subject, picture[:1], K[:1], given, fine)
     seen = observe(picture, K, calibration)
     empty = _empty_frames(seen)
-    first, pose, score = _begin(subject, seen, empty, given, fine)
-    if settings.calibrate and given is None and float(score.mean) < 2 * GOOD:
-        calibration = measure_colours(subject, seen, first, pose) or calibration
-        seen = observe(picture, K, calibration)
-        pose, score = fit_start(subject, seen, first, pose, fine)
+    if bool(empty.all()):
+        raise ComoviError(
+            "no frame of this motion map shows a person: everything is as bright as the background. Give the motion "
+            "half of the result, not the video."
+        )
+    believed = given is not None and not bool(empty[0])
+    if believed:
+        pose, score = fit_start(subject, seen, 0, given, fine)
+        first = 0
+    if not believed or float(score.mean) > DOUBTED:
+        # A start that does not fit may have taught wrong colours, too.
+        plain = seen if calibration == Calibration() else observe(picture, K)
+        found = _begin_blind(subject, plain, empty, picture, K, settings)
+        if not believed or float(found[2].mean) < float(score.mean) - 0.05:
+            first, pose, score, seen, calibration = found
     track = empty_track(subject, seen, empty, fine)
     track.on_frame = progress.frame
     track.put(first, pose, score)
@@ -166,19 +179,17 @@ def _colours_of_start(subject: Subject, picture: Tensor, K: Tensor, given: Pose,
     return calibration
 
 
-def _begin(subject: Subject, seen: Observation, empty: Tensor, given: Pose | None, fine: Stage):
-    if bool(empty.all()):
-        raise ComoviError(
-            "no frame of this motion map shows a person: everything is as bright as the background. Give the motion "
-            "half of the result, not the video."
-        )
-    if given is not None and not bool(empty[0]):
-        pose, score = fit_start(subject, seen, 0, given, fine)
-        if float(score.mean) < 2 * GOOD:
-            return 0, pose, score
-        found = find_start(subject, seen, empty, fine)
-        return found if float(found[2].mean) < float(score.mean) - 0.05 else (0, pose, score)
-    return find_start(subject, seen, empty, fine)
+def _begin_blind(
+    subject: Subject, seen: Observation, empty: Tensor, picture: Tensor, K: Tensor, settings: FitSettings
+) -> tuple[int, Pose, Score, Observation, Calibration]:
+    """A frame and its pose found without a start, its score, and the frames and their colours corrected by it."""
+    calibration = Calibration()
+    first, pose, score = find_start(subject, seen, empty, settings.fine)
+    if settings.calibrate and float(score.mean) < 2 * GOOD:
+        calibration = measure_colours(subject, seen, first, pose) or calibration
+        seen = observe(picture, K, calibration)
+        pose, score = fit_start(subject, seen, first, pose, settings.fine)
+    return first, pose, score, seen, calibration
 
 
 def _refine(track: Track, settings: FitSettings, sweeps: int = 1) -> None:

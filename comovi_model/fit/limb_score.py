@@ -16,6 +16,7 @@ from .raster import draw
 from .score import LIMBS, ONE_SIDED, pixel_cost
 from .surface import Mesh, Pose, Subject, dot, posed_vertices, predicted_colours, unit
 
+RANKING = 3
 MOVES = 1e-3  # share of the weights of a vertex that belongs to the limb
 
 
@@ -94,16 +95,17 @@ def score_limbs(subject: Subject, behind: Backdrop, candidates: Pose) -> Tensor:
 
 
 def rank_limbs(subject: Subject, behind: Backdrop, candidates: Pose, group: int = 512) -> Tensor:
-    """What candidates (C) add to the summed cost, roughly: every second vertex stands for the pixels around it.
+    """What candidates (C) add to the summed cost, roughly: every third vertex stands for the pixels around it.
 
     Fifty times faster than drawing, so that all directions of an arm can be tried; a limb that covers its own pixels
     twice is judged wrongly.
     """
     mesh, (height, width) = behind.limb.moving, behind.size
-    area = _vertex_area(mesh)[::2]
-    posedirs = None if mesh.posedirs is None else mesh.posedirs.unflatten(1, (-1, 3))[:, ::2].flatten(1)
+    area = _vertex_area(mesh)[::RANKING]
+    posedirs = None if mesh.posedirs is None else mesh.posedirs.unflatten(1, (-1, 3))[:, ::RANKING].flatten(1)
     mesh = replace(
-        mesh, rest=mesh.rest[::2], normals=mesh.normals[::2], weights=mesh.weights[::2], part=mesh.part[::2],
+        mesh, rest=mesh.rest[::RANKING], normals=mesh.normals[::RANKING], weights=mesh.weights[::RANKING],
+        part=mesh.part[::RANKING],
         posedirs=posedirs,
     )  # fmt: skip
     out = []

@@ -18,6 +18,7 @@ from .surface import UNKNOWNS, Pose, Subject, log_derivative
 from .terms import Stage, picture_system
 
 TURN_ACCELERATION, MOVE_ACCELERATION = 0.10, 0.02  # radians and metres per frame squared
+ABRUPT = 3.0  # accelerations beyond so many times the usual one are taken for real ones, and resisted less
 GROUP = 16  # frames whose pictures are compared at once
 
 
@@ -72,13 +73,15 @@ def add_smoothness(diagonal: Tensor, slope: Tensor, pose: Pose) -> tuple[Tensor,
     right_hand, left_hand = log_derivative(step), log_derivative(step, left=True)
     turn = (right_hand[1:], -left_hand[1:] - right_hand[:-1], left_hand[:-1])  # of frames t+1, t, t-1
     value = step[1:] - step[:-1]  # (F-2, J, 3)
-    spread = TURN_ACCELERATION * paces().to(value)
+    spread = (TURN_ACCELERATION * paces().to(value)).expand(frames - 2, -1)
+    # Robust (Cauchy): a fist that flies out must not be held back.
+    spread = (spread.square() + (value.square().sum(-1) / ABRUPT**2)).sqrt()  # (F-2, J)
     jacobian = value.new_zeros(frames - 2, 3, UNKNOWNS, UNKNOWNS)  # of frames t+1, t, t-1
     residual = value.new_zeros(frames - 2, UNKNOWNS)
     own = 3 + torch.arange(UNKNOWNS - 3, device=value.device).view(NUM_JOINTS, 3)
     for which in range(3):
-        jacobian[:, which, own[:, :, None], own[:, None, :]] = turn[which] / spread[:, None, None]
-    residual[:, own] = value / spread[:, None]
+        jacobian[:, which, own[:, :, None], own[:, None, :]] = turn[which] / spread[..., None, None]
+    residual[:, own] = value / spread[..., None]
     axis = torch.arange(3, device=value.device)
     for which, factor in enumerate((1.0, -2.0, 1.0)):
         jacobian[:, which, axis, axis] = factor / MOVE_ACCELERATION

@@ -26,6 +26,7 @@ RANDOM_SPREAD = (0.7, 0.6, 0.2)  # radians at shoulder or hip, elbow or knee, wr
 RANKED, DRAWN = 300, 40  # candidates that are looked at more closely
 VARIED, VARIANTS, VARIANT_SPREAD = 8, 14, (0.25, 0.25, 0.15)  # the best are varied once more
 REFINED = 3
+BEHIND = 0.01  # or when, after two steps, they still score worse than the present pose by this
 HOPELESS = 0.06  # a search ends when all candidates, as drawn, score so much worse
 GAIN = 0.012  # of the score, or the limb stays: hidden limbs gain less by chance, lost ones 0.02 and more
 
@@ -95,8 +96,9 @@ def search_limb(
     limb: int,
     hints: list[Pose],
     fine: Stage = FINE,
+    gain: float = GAIN,
 ) -> tuple[Pose, Score, bool]:
-    """The pose (1) of a frame with its limb found anew, its score, and whether that was better than before."""
+    """The pose (1) of a frame with its limb found anew, its score, and whether that gained enough."""
     candidates = limb_candidates(pose, limb, hints, seed=17 * frame + limb)
     behind = backdrop(subject, seen, frame, pose, limb)
     candidates = _different(candidates, rank_limbs(subject, behind, candidates).argsort()[:RANKED], limb, DRAWN)
@@ -111,13 +113,20 @@ def search_limb(
     spread = prediction_spread(0.5)
     spread[list(LIMBS[limb])] = 1.5
     # Fine steps only: coarse ones pull limbs to pixels of others and score worse than where they began.
-    chosen = fit_poses(subject, seen, at, chosen, fine, 4, Pull(0.4, chosen, spread, 0.03))
+    pull = Pull(0.4, chosen, spread, 0.03)
+    chosen = fit_poses(subject, seen, at, chosen, fine, 2, pull)
     scores = score_poses(subject, seen, at, chosen)
+    hopeful = [0, 1 + int(scores.mean[1:].argmin())] if len(chosen) > 1 else [0]
+    if len(hopeful) < 2 or float(scores.mean[hopeful[1]]) > min(float(scores.mean[0]), float(score.mean)) + BEHIND:
+        hopeful = [0]
+    pull = Pull(0.4, chosen[hopeful], spread, 0.03)
+    chosen = fit_poses(subject, seen, at[hopeful], chosen[hopeful], fine, 3, pull)
+    scores = score_poses(subject, seen, at[hopeful], chosen)
     # Among limbs that explain the picture alike (a hidden one), the one nearest to the present pose is likeliest.
     apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))
-    winner = int((scores.mean + 0.5 * GAIN * (apart / 4).clamp_max(1)).argmin())
+    winner = int((scores.mean + 0.5 * gain * (apart / 4).clamp_max(1)).argmin())
     present = min(float(score.mean[0]), float(scores.mean[0]))
-    if winner and float(scores.mean[winner]) < present - GAIN:
+    if winner and float(scores.mean[winner]) < present - gain:
         return chosen[[winner]], pick(scores, [winner]), True
     if float(scores.mean[0]) < float(score.mean[0]):
         return chosen[[0]], pick(scores, [0]), False

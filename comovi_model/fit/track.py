@@ -26,7 +26,6 @@ SUSPECT = 0.02  # a score above the usual one by this asks for another try
 LOST = 0.015  # a limb is searched for when it adds so much more than usual to the score
 REST = 3  # frames without a new search of a limb that was not found
 LARGEST_SHARE = 1.0  # searches per frame, on average
-SWEEP_PERCENTILE, SWEEP_SCORE, SWEEP_LIMB = 0.3, 0.015, 0.010
 
 
 SCORE = 0.34  # a frame fails above this score,
@@ -162,13 +161,15 @@ def find_again(track: Track, frame: int, good: Pose, pose: Pose, score: Score, b
 
 
 def find_limb(
-    track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose]
+    track: Track, frame: int, pose: Pose, score: Score, limb: int, hints: list[Pose], gain: float = GAIN
 ) -> tuple[Pose, Score, bool]:
     """Searches one limb and, if that helped, fits the whole body once more."""
     if (frame, limb) in track.in_vain:
         return pose, score, False
     track.searches += 1
-    found, found_score, better = search_limb(track.subject, track.seen, frame, pose, score, limb, hints, track.fine)
+    found, found_score, better = search_limb(
+        track.subject, track.seen, frame, pose, score, limb, hints, track.fine, gain
+    )  # fmt: skip
     if not better:
         track.in_vain.add((frame, limb))
         return found, found_score, False
@@ -178,44 +179,3 @@ def find_limb(
     if again_score.mean[0] < found_score.mean[0]:
         return again, again_score, True
     return found, found_score, True
-
-
-def sweep(track: Track, direction: int, searching: bool = True) -> int:
-    """Lets doubtful frames learn from their neighbour; -> how many were improved."""
-    frames = len(track.seen)
-    order = range(1, frames) if direction > 0 else range(frames - 2, -1, -1)
-    known = ~track.empty
-    if int(known.sum()) < 2:
-        return 0
-    level = torch.quantile(track.score[known], SWEEP_PERCENTILE) + SWEEP_SCORE
-    usual = torch.quantile(track.limbs[known], SWEEP_PERCENTILE, dim=0) + SWEEP_LIMB
-    improved, budget = 0, max(2, round(0.5 * LARGEST_SHARE * frames))
-    for frame in order:
-        neighbour = frame - direction
-        if bool(track.empty[frame]) or bool(track.empty[neighbour]):
-            continue
-        doubtful = [limb for limb in range(len(LIMBS)) if track.limbs[frame, limb] > usual[limb]]
-        if not doubtful and track.score[frame] <= level:
-            continue
-        track.on_frame()
-        own, other = track.at(frame), track.at(neighbour)
-        options = [other]
-        for limb in doubtful:
-            mixed = own.rotations.clone()
-            mixed[:, list(LIMBS[limb])] = other.rotations[:, list(LIMBS[limb])]
-            options.append(Pose(mixed, own.transl))
-        at = torch.tensor([frame], device=own.transl.device)
-        option, _ = best_of(track.subject, track.seen, frame, options)
-        fitted = fit_poses(track.subject, track.seen, at, option, track.fine, 4, expecting(option, 2.0, 0.3))
-        pose, score = best_of(track.subject, track.seen, frame, [own, option, fitted])
-        if score.mean[0] > track.score[frame] - 0.004:
-            pose, score = own, track.score_at(frame)
-        if searching and budget > 0 and doubtful:
-            worst = max(doubtful, key=lambda limb: float(score.limbs[0, limb] - usual[limb]))
-            if score.limbs[0, worst] > usual[worst] + 0.005:
-                budget -= (frame, worst) not in track.in_vain
-                pose, score, _ = find_limb(track, frame, pose, score, worst, [other])
-        if score.mean[0] < track.score[frame] - 0.002:
-            track.put(frame, pose, score)
-            improved += 1
-    return improved
