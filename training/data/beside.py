@@ -3,7 +3,7 @@
     dance.mp4   dance.txt   dance.npz (or .pkl, .pt, .bvh ... or a folder dance/ of CameraHMR's files)
 
 Sentences are the lines of the text file, or come from captions.json of the folder ({"dance.mp4": "..."} or a list of
-them). Poses are found beside the video, in a folder smpl/ or motion/ beside it, or with _smpl behind the name.
+them). Poses are found beside the video, in a folder smpl/ or motion/ beside it, or with _pose or _smpl behind the name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .video import VIDEO_SUFFIXES
 
 POSE_SUFFIXES = (".npz", ".pkl", ".pt", ".pth", ".npy", ".json", ".bvh", ".glb", ".gltf", ".zip", ".usda")
 POSE_FOLDERS = ("", "smpl", "motion")
-POSE_ENDINGS = ("", "_smpl", ".smpl", "_motion")
+POSE_ENDINGS = ("", "_pose", "_smpl", ".smpl", "_motion")
 CAPTIONS = "captions.json"
 
 
