@@ -63,9 +63,11 @@ class ModelConfig:
     init: str = ""  # weights of an earlier stage; wins over base
     interaction: str = "single_m2v"  # what the branches tell each other
     shape: Mapping[str, Any] = field(default_factory=dict)  # fields of DualBranchConfig that differ from full size
+    variant: str = "full"  # nano only, for the ablation table: full | video_alone | joint_latent
 
     def __post_init__(self) -> None:
         _choice("model.kind", self.kind, ("comovi", "nano"))
+        _choice("model.variant", self.variant, ("full", "video_alone", "joint_latent"))
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,10 @@ class EvalConfig:
     clips: int = 64  # of the held-out ones
     quantiles: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the timesteps
     sample_every: int = 0  # steps between sample videos; 0 makes none
-    sample_prompts: str = ""
+    sample_prompts: str = ""  # file of sentences, one per line; "" takes those of the held-out clips
+    sample_clips: int = 4
+    sample_steps: int = 0  # 0: 1 for nano, the paper's 50 otherwise
+    sample_guidance: float = 0.0  # 0: 1 for nano, the paper's 6 otherwise
 
     def __post_init__(self) -> None:
         for quantile in self.quantiles:

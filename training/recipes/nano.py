@@ -31,6 +31,7 @@ from ..nano_objective import NanoBatch, NanoTrainee, NoiseLaw
 from ..recipe import Recipe
 from ..train_nano import training_attention
 from .nano_source import SPREAD_CLIPS, NanoClips
+from .variants import VARIANTS
 
 BRANCHES = ("video", "motion")
 
@@ -66,14 +67,17 @@ class NanoRecipe(Recipe):
     def forward(self, batch: TrainBatch, draw: Draw) -> dict[str, Tensor]:
         """`video`, `motion`, `pose`, `pose_early` and their weighted sum `loss`."""
         device = batch.video.device
-        self.trainee.wrap_video = FirstFrameWrapper(self.spread_video)
-        self.trainee.wrap_motion = FirstFrameWrapper(self.spread_motion)
+        self.trainee.wrap_video, self.trainee.wrap_motion = self.wrappers()
         with self.products(device):
             losses = self.trainee(self.noisy(batch, draw))
         unknown = sorted(set(losses) - set(self.weights))
         if unknown:
             raise ComoviError(f"loss.{unknown[0]} has no weight; set it to a number, 0 to leave it out.")
         return {**losses, "loss": sum((self.weights[k] * v for k, v in losses.items()), torch.zeros((), device=device))}
+
+    def wrappers(self) -> tuple[FirstFrameWrapper, FirstFrameWrapper]:
+        """Of video and motion map, on the device of the weights."""
+        return FirstFrameWrapper(self.spread_video), FirstFrameWrapper(self.spread_motion)
 
     def noisy(self, batch: TrainBatch, draw: Draw) -> NanoBatch:
         """Sigmas, noise and word ids of one micro-step."""
@@ -148,7 +152,7 @@ def _trainee(config: Any, source: ClipSource | None) -> NanoTrainee:
         trainee = NanoTrainee(nano.text_encoder.requires_grad_(True).train(), network, nano.wrap_video,
                               nano.wrap_motion, _read_by_head(network))  # fmt: skip
     else:
-        network = DualBranch(shaped(NANO, config.model.shape), attention=training_attention)
+        network = VARIANTS[config.model.variant](shaped(NANO, config.model.shape), attention=training_attention)
         network.init_weights()
         spreads = [measure_spread(source, name) if source is not None else torch.ones(48) for name in BRANCHES]
         video, motion = map(FirstFrameWrapper, spreads)

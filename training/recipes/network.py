@@ -58,21 +58,22 @@ class TrainedNetwork(DualBranch):
                 total = total + 0 * layer(token).float().sum()
         return total
 
-    def _video_block(self, i: int, x: Tensor | None, step: Step) -> Tensor | None:
+    def _video_block(self, i: int, x: Tensor | None, step: Step, *more: Any, **named: Any) -> Tensor | None:
         if x is None or not self._recomputes():
-            return super()._video_block(i, x, step)
-        return _again(super()._video_block, i, x, step)
+            return super()._video_block(i, x, step, *more, **named)
+        return _again(super()._video_block, i, x, step, *more, **named)
 
-    def _motion_block(self, j: int, x: Tensor | None, step: Step) -> Tensor | None:
+    def _motion_block(self, j: int, x: Tensor | None, step: Step, *more: Any, **named: Any) -> Tensor | None:
         if x is None or not self._recomputes():
-            return super()._motion_block(j, x, step)
-        return _again(super()._motion_block, j, x, step)
+            return super()._motion_block(j, x, step, *more, **named)
+        return _again(super()._motion_block, j, x, step, *more, **named)
 
     def _recomputes(self) -> bool:
         return self.recompute and torch.is_grad_enabled()
 
 
-def _again(function: Any, *inputs: Any) -> Tensor:
-    out = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn inside
+def _again(function: Any, *inputs: Any, **named: Any) -> Tensor:
+    """Call it, keep the inputs alone, and call it again in the backward pass; nothing is drawn inside."""
+    out = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
     assert isinstance(out, Tensor)
     return out
