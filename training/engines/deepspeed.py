@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,7 @@ def import_deepspeed(device: torch.device) -> Any:
             "0.19.3 or newer."
         )
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)  # of names that DeepSpeed uses
     return deepspeed
 
 
