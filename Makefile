@@ -14,12 +14,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 
-.PHONY: demo comfyui test test-comfyui node-snapshot lint fuzz clean help
+.PHONY: demo comfyui test test-training test-comfyui node-snapshot lint fuzz clean help
 
 help:
 	@echo "make demo           make a clip with the embedded model, in ./comovi_demo"
 	@echo "make comfyui        start your ComfyUI (COMFYUI_PATH, or ~/comfy/ComfyUI) with this pack, open on a workflow"
 	@echo "make test           run the tests, those on a real ComfyUI too when one is found"
+	@echo "make test-training  run the tests of the trainer that take minutes: DeepSpeed, two processes, kill -9"
 	@echo "make test-comfyui   run only the tests on a real ComfyUI"
 	@echo "make node-snapshot  note new nodes and inputs in the schema snapshot, after which they may not change"
 	@echo "make lint           ruff and mypy"
@@ -31,6 +32,10 @@ demo: $(VENV)/.ready-run
 
 test: $(VENV)/.ready-test
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+# DeepSpeed in two processes, runs that are killed, and the way from videos to weights: minutes on two cores.
+test-training: $(VENV)/.ready-train
+	COMOVI_TRAINING_TESTS=1 $(VENV)/bin/python -m pytest tests/training $(ARGS)
 
 # The servers of these tests run on ComfyUI's own Python; the tests themselves on ours.
 test-comfyui: $(VENV)/.ready-test
@@ -62,6 +67,10 @@ $(VENV)/.ready-run: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.ready-test: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) -e ".[test]"
 	@touch $@ $(VENV)/.ready-run
+
+$(VENV)/.ready-train: $(VENV)/.made pyproject.toml constraints.txt
+	DS_BUILD_OPS=0 $(PIP) -e ".[test,train]"
+	@touch $@ $(VENV)/.ready-run $(VENV)/.ready-test
 
 $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
