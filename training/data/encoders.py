@@ -40,6 +40,10 @@ class Encoders(Protocol):
         """Frames (T, H, W, 3) uint8 -> latent (C, F, h, w) float32 on the CPU: the mean, normalised as in training."""
         ...
 
+    def decode(self, latent: Tensor) -> np.ndarray:
+        """The way back: (C, F, h, w) -> frames (T, H, W, 3) uint8."""
+        ...
+
     def embed(self, sentences: Sequence[str]) -> list[Tensor]:
         """One (L, D) float32 per sentence, cut to its real length; "" has an embedding too."""
         ...
@@ -65,11 +69,21 @@ class NanoEncoders:
         return self.autoencoder.encode(pixels.float()[None] / 127.5 - 1)[0].float().cpu()
 
     @torch.no_grad()
+    def decode(self, latent: Tensor) -> np.ndarray:
+        frames = self.autoencoder.decode(latent[None].to(self.device).float())[0]
+        return to_uint8(frames)
+
+    @torch.no_grad()
     def embed(self, sentences: Sequence[str]) -> list[Tensor]:
         if not sentences:
             return []
         ids, _ = tokenise(list(sentences))
         return list(self.text_encoder(ids.to(self.device)).float().cpu())
+
+
+def to_uint8(frames: Tensor) -> np.ndarray:
+    """Frames (T, H, W, 3) in -1..1 -> uint8."""
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8).cpu().numpy()
 
 
 def load_encoders(kind: str, folder: str = "", device: str = "cpu") -> Encoders:

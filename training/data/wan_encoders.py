@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...comovi_model.errors import ComoviError
-from .encoders import file_hash
+from .encoders import file_hash, to_uint8
 
 PARTS = ("vae", "text_encoder", "tokenizer")
 MOST_WORDS = 512
@@ -51,13 +51,24 @@ class WanEncoders:
     def encode(self, frames: np.ndarray) -> Tensor:
         """The mean of the posterior, less the channels' means and over their deviations, as the network is fed."""
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None]
-        autoencoder, config = self._autoencoder, self._autoencoder.config
-        latent = autoencoder.encode(pixels.float() / 127.5 - 1).latent_dist.mode()[0]
-        mean, deviation = (
-            torch.tensor(values, device=latent.device).view(-1, 1, 1, 1)
+        latent = self._autoencoder.encode(pixels.float() / 127.5 - 1).latent_dist.mode()[0]
+        mean, deviation = self._spread()
+        return ((latent - mean) / deviation).float().cpu()
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> np.ndarray:
+        mean, deviation = self._spread()
+        pixels = self._autoencoder.decode((latent.to(self.device).float() * deviation + mean)[None]).sample[0]
+        return to_uint8(pixels.permute(1, 2, 3, 0))
+
+    def _spread(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of every latent channel, (C, 1, 1, 1) each."""
+        config = self._autoencoder.config
+        one, other = (
+            torch.tensor(values, device=self.device).view(-1, 1, 1, 1)
             for values in (config.latents_mean, config.latents_std)
         )
-        return ((latent - mean) / deviation).float().cpu()
+        return one, other
 
     @torch.no_grad()
     def embed(self, sentences: Sequence[str]) -> list[Tensor]:
