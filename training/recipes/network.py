@@ -27,6 +27,7 @@ class TrainedNetwork(DualBranch):
     """A dual-branch network of the same weights and names."""
 
     recompute = False
+    _within = False  # a layer that is recomputed as a whole is running
 
     def __init__(self, *settings: Any, **named: Any):
         super().__init__(*settings, **named)
@@ -58,6 +59,20 @@ class TrainedNetwork(DualBranch):
                 total = total + 0 * layer(token).float().sum()
         return total
 
+    def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:
+        """Recomputed as a whole, so that of the exchange nothing is kept; where the pose head reads, part by part."""
+        if not self._recomputes() or i in step.pose_layers or x_v is None or x_m is None:
+            return super().layer(i, x_v, x_m, step)
+        out = checkpoint(self._whole_layer, i, x_v, x_m, step, use_reentrant=False, preserve_rng_state=False)
+        return out[0], out[1]
+
+    def _whole_layer(self, i: int, x_v: Tensor, x_m: Tensor, step: Step) -> tuple[Tensor | None, Tensor | None]:
+        self._within = True
+        try:
+            return super().layer(i, x_v, x_m, step)
+        finally:
+            self._within = False
+
     def _video_block(self, i: int, x: Tensor | None, step: Step, *more: Any, **named: Any) -> Tensor | None:
         if x is None or not self._recomputes():
             return super()._video_block(i, x, step, *more, **named)
@@ -69,7 +84,7 @@ class TrainedNetwork(DualBranch):
         return _again(super()._motion_block, j, x, step, *more, **named)
 
     def _recomputes(self) -> bool:
-        return self.recompute and torch.is_grad_enabled()
+        return self.recompute and not self._within and torch.is_grad_enabled()
 
 
 def _again(function: Any, *inputs: Any, **named: Any) -> Tensor:
