@@ -30,6 +30,7 @@ class AdjustPose(io.ComfyNode):
             description="Turns one joint by hand, in every frame, and shows the result: for an estimated pose that is "
             "nearly right. Chain several for several joints.",
             search_aliases=["edit pose", "correct pose", "rotate joint", "pose editor", "fix pose", "bend", "tweak"],
+            has_intermediate_output=True,
             inputs=[
                 BodyMotion.Input("motion", tooltip="A pose or a motion."),
                 Body.Input("body", tooltip="The body that is shown; from Load Body."),
@@ -66,6 +67,7 @@ class AdjustPose(io.ComfyNode):
             if first.camera is None:
                 shown = stand_before_camera(body, first, Camera.from_fov(40.0, PREVIEW * 3 // 4, PREVIEW), Placement())
             camera = shown.camera
+            assert camera is not None
             scale = PREVIEW / max(camera.width, camera.height)
             size = (max(1, round(camera.height * scale)), max(1, round(camera.width * scale)))
             frame = torch.full((1, *size, 3), 245, dtype=torch.uint8)

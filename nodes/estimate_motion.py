@@ -72,6 +72,7 @@ class EstimateMotion(io.ComfyNode):
             description="Follows one person through a video and reads the body in every frame; one shape for the clip, "
             "gaps filled, smoothed. By your CameraHMR, else by keypoints, approximately.",
             search_aliases=["video to motion", "motion capture", "mocap", "smpl video", "track person", "hmr video"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("images", tooltip="The frames of a video from one camera that stands still."),
                 Body.Input("body", tooltip="The body that shall move so; from Load Body."),
@@ -125,6 +126,7 @@ class FitKeypoints(io.ComfyNode):
             description="A body, or a motion, from the keypoints that DWPose, OpenPose or SDPose see (POSE_KEYPOINT). "
             "Approximate: right in the picture, the likeliest in depth, of average shape.",
             search_aliases=["dwpose", "openpose", "pose keypoint", "2d to 3d", "lift pose", "smplify", "sdpose"],
+            has_intermediate_output=True,
             inputs=[
                 Keypoints.Input("keypoints", tooltip="One picture gives a pose, the frames of a video a motion."),
                 Body.Input("body", tooltip="The body that shall stand so; from Load Body."),

@@ -37,6 +37,7 @@ class EstimatePose(io.ComfyNode):
             description="The body of the person in a photo, with the camera that sees it: what a clip starts from. By "
             "the best that is wired: your CameraHMR, SAM 3D Body's people, a motion; else keypoints, approximately.",
             search_aliases=["image to pose", "smpl", "hmr", "camerahmr", "pose estimation", "photo to pose", "mesh"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="One picture of at least one person."),
                 Body.Input("body", tooltip="The body that shall stand so; from Load Body."),

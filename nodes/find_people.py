@@ -26,6 +26,7 @@ class FindPeople(io.ComfyNode):
             description="Who is in a picture or video: boxes and keypoints, numbered, for Estimate Pose and Estimate "
             "Motion. Looks by itself, or shows what another detector says.",
             search_aliases=["person detection", "detect people", "keypoints", "openpose", "bounding box", "dwpose"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("images", tooltip="A picture, or the frames of a video."),
                 *who_inputs(CHOICES, "all"),

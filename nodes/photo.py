@@ -86,6 +86,7 @@ class LoadPhoto(io.ComfyNode):
         check_interrupt()
         if photo in EXAMPLES:
             pixels, motion = example_picture(EXAMPLES[photo], person)
+            assert motion.camera is not None
             focal, how = float(motion.camera.K[0, 0]), "an example; its focal length is known"
         else:
             path = photo_path(photo)

@@ -120,7 +120,8 @@ class PoseDataToMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, pose_data, person, shading, body=None) -> io.NodeOutput:
-        people, notes = read_people(pose_data, person), []
+        people = read_people(pose_data, person)
+        notes: list[str] = []
         camera = camera_of(people.records, pose_data.get("image_size"), notes)
         if camera is None:
             raise ComoviError("pose_data does not say its picture's size and focal length, so nothing can be drawn.")

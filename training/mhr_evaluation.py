@@ -117,8 +117,8 @@ def lifted(vertices: np.ndarray) -> np.ndarray:
         return (weights[:, :, None] * surface[corners]).sum(1)
 
     around = np.repeat(vertices, 3, axis=0)
-    surface = np.stack([np.bincount(flat, around[:, axis], MHR_VERTICES) for axis in range(3)], 1)
-    surface = surface / np.maximum(share, 1)[:, None]
+    sums = np.stack([np.bincount(flat, around[:, axis], MHR_VERTICES) for axis in range(3)], 1)
+    surface = sums / np.maximum(share, 1)[:, None]
     left = vertices - gather(surface)
     slope = spread(left)
     direction, size = slope.copy(), float((slope**2).sum())

@@ -20,8 +20,9 @@ from ..errors import ComoviError
 from ..motion_io import for_body
 from ..motion_io.mhr import motion_from_mhr
 from .finder import find_people
+from .finder import with_keypoints as look_closely
 from .keypoint_fit import fit_keypoints
-from .people import Person, box_overlap, check_picture, choose_people, crowd_note, cut_note, within_picture
+from .people import Person, check_picture, choose_people, crowd_note, cut_note, within_picture
 from .photo_camera import PhotoCamera, photo_camera
 
 WAYS = {
@@ -30,7 +31,6 @@ WAYS = {
     "motion": "the imported motion",
     "keypoints": "keypoints, lifted and refined",
 }
-SAME_PERSON = 0.1  # least overlap of a given box with a found person
 FEW_KEYPOINTS = 5
 
 Progress = Callable[[int, int], None]
@@ -142,27 +142,18 @@ def who_is_there(picture: np.ndarray, sources: Sources, way: str) -> tuple[list[
 
 def with_keypoints(picture: np.ndarray, people: Sequence[Person], sources: Sources) -> tuple[list[Person], list[str]]:
     """The people of whom keypoints are seen, notes; those who came without get them from our finder."""
-    if all(one.seen() >= FEW_KEYPOINTS for one in people) or sources.people is None:
+    bare = [one for one in people if one.seen() < FEW_KEYPOINTS]
+    if not bare or sources.people is None:
         return list(people), []
-    found = sources.finder(picture)
-    some = [full for one in people if (full := _with_keypoints(one, found)) is not None]
+    looked_at = iter(look_closely(picture, bare))
+    full = [one if one.seen() >= FEW_KEYPOINTS else next(looked_at) for one in people]
+    some = [one for one in full if one.seen() >= FEW_KEYPOINTS]
     if not some:
         raise ComoviError(
             "nobody was recognised in the boxes or masks, and a pose needs keypoints: connect a pose detector's "
             "keypoints (DWPose), SAM 3D Body, or a CameraHMR checkpoint."
         )
     return some, ["keypoints of our own finder were used inside the boxes or masks."]
-
-
-def _with_keypoints(given: Person, found: Sequence[Person]) -> Person | None:
-    """The given person with the keypoints of whoever was found there; None where that is nobody."""
-    if given.seen() >= FEW_KEYPOINTS:
-        return given
-    seen = [one for one in found if one.seen() >= FEW_KEYPOINTS]
-    best = max(seen, key=lambda one: box_overlap(one.box, given.box), default=None)
-    if best is None or box_overlap(best.box, given.box) < SAME_PERSON:
-        return None
-    return replace(given, keypoints=best.keypoints)
 
 
 def _by_camerahmr(

@@ -96,8 +96,8 @@ def picture_start(picture: np.ndarray, pose: BodyMotion | None, name: str = "the
     notices = [] if (width, height) == (WIDTH, HEIGHT) else [_fit_notice(name, width, height, window)]
     if pose is None:
         motion = scene_pose(_on_stage(_standard_scene(), neutral_pose()))
-        notices.append("no first pose was given: a person standing in the middle, facing the camera, is assumed "
-                       "(estimating the pose from the picture comes in a later version).")  # fmt: skip
+        notices.append("no first pose was given: a person standing in the middle, facing the camera, is assumed; "
+                       "`comovi estimate` or Estimate Pose reads one from the picture.")  # fmt: skip
     else:
         motion, about_figure = _known_figure(pose)
         notices += about_figure

@@ -18,17 +18,24 @@ import av
 import numpy as np
 import pytest
 from comfy_server import PACKAGE, Result
+from comfyui_comovi.comovi_model.body.body_files import load_mannequin_body
+from comfyui_comovi.comovi_model.body.map_colours import silhouette
+from comfyui_comovi.comovi_model.body.map_render import render_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.motion_io import read_motion
+from comfyui_comovi.comovi_model.nano.example_picture import example_picture
 from nano_graph import HEIGHT, LENGTH, PROMPT, WIDTH, start
 
 FOLDER = PACKAGE / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
 QUICK_START, QUICK_START_LIMIT = "quick_start_nano", 120  # seconds to all files, on two cores
 FPS = 16
+SITS = 0.6  # overlap of outlines; see docs/estimate.md for what the finder reaches
 SHORT = 9  # frames of the workflows for big files
 ONLY_ON_THE_CANVAS = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
 CORE_FOLDERS = {"CLIPLoader", "VAELoader"}
+PHOTO = "photo_to_pose"
+OF_ONE_PICTURE = {PHOTO}
 
 
 def api_graph(name: str) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def check_motion(path: Path) -> int:
     motion: BodyMotion = read_motion(path).motion
     assert motion.fps == pytest.approx(FPS, rel=1e-3)
     turns = (motion.rotations[0] - motion.rotations[-1]).abs()
-    assert float(turns.max()) > 0.05
+    assert float(turns.max()) > 0.05 or len(motion) == 1
     return len(motion)
 
 
@@ -147,7 +154,24 @@ def test_a_workflow_runs(comfyui, name, tmp_path, record_property):
     kinds = check_files(result, graph, tmp_path)
     record_property("seconds", round(result.seconds, 1))
     print(f"{name}: {result.seconds:.1f} s, {dict(kinds)}")
-    assert kinds[".mp4"] >= 1 and kinds[".glb"] + kinds[".npz"] + kinds[".bvh"] >= 1
+    pictures = ".png" if name in OF_ONE_PICTURE else ".mp4"
+    assert kinds[pictures] >= 1 and kinds[".glb"] + kinds[".npz"] + kinds[".bvh"] >= 1
+
+
+def test_the_body_from_the_photo_sits_on_the_person(comfyui, tmp_path):
+    """As it is shipped: finder, lifter and refinement on a drawn person whose true pose is known."""
+    graph = api_graph(PHOTO)
+    result = comfyui.run(graph)
+    [key] = [key for key, node in graph.items() if node["class_type"] == "CoMoVi_SaveMotion"]
+    path = tmp_path / "pose.npz"
+    path.write_bytes(result.content(key))
+    found = BodyMotion.load(path)
+    [asked] = [node["inputs"] for node in graph.values() if node["class_type"] == "CoMoVi_LoadPhoto"]
+    _, truth = example_picture(asked["photo"].removesuffix(" (example)"), asked["person"])
+    body = load_mannequin_body()
+    masks = [silhouette(render_motion_map(body, motion, 192, 128))[0] for motion in (found, truth)]
+    assert float((masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()) > SITS
+    assert found.provenance["approximate"] == "yes"
 
 
 def test_the_quick_start_is_quick(new_comfyui, tmp_path, record_property):
