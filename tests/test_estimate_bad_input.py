@@ -61,6 +61,7 @@ def scene(tmp_path, monkeypatch) -> Path:
     [
         (["photo.png", "--keypoints", "none.json"], "name nobody in this picture"),
         (["photo.png", "--keypoints", "twelve.json", "--person", "12"], "12 people were found; count from 0 to 11"),
+        (["empty.png"], "no person was found in the picture"),
         (["dot.png"], "1x1 pixels, too small"),
         (["photo.png", "--box", "nan,0,50,50"], "not finite"),
         (["photo.png", "--box", "9,9,9,50"], "is empty"),

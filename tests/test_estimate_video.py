@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import estimate_parts as parts
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from comfyui_comovi.comovi_model.body.cameras import project
+from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.estimate.command import Wishes, estimate_file
 from comfyui_comovi.comovi_model.estimate.people import Person
 from comfyui_comovi.comovi_model.estimate.photo import Sources
 from comfyui_comovi.comovi_model.estimate.photo_camera import photo_camera
 from comfyui_comovi.comovi_model.estimate.tracking import follow_person
 from comfyui_comovi.comovi_model.estimate.video import VideoSettings, assemble, estimate_video
+from comfyui_comovi.comovi_model.video import read_video, write_video
 
 
 def person_at(x: float, size: float = 100.0) -> Person:
@@ -132,3 +136,25 @@ def test_a_stop_in_the_middle_ends_the_work():
 
     with pytest.raises(Stopped):
         estimate_video(frames, parts.body(), people=[[p] for p in parts.true_people(truth)], on_progress=stop)
+
+
+def test_the_command_writes_the_motion_its_maps_and_its_overlay(tmp_path):
+    frames, truth = parts.walk()
+    film = write_video(tmp_path / "walk.mp4", frames[:2], 2.0)
+    detected = parts.pose_keypoint([[person] for person in parts.true_people(truth)[:2]], frames.shape[1:3])
+    (tmp_path / "keypoints.json").write_text(json.dumps(detected))
+    said: list[str] = []
+    wishes = Wishes(
+        out=tmp_path / "walk.npz", map=tmp_path / "map.mp4", overlay=tmp_path / "over.mp4",
+        keypoints=tmp_path / "keypoints.json", field_of_view=20.0,
+    )  # fmt: skip
+    estimate_file(film, wishes, said.append)
+    motion = BodyMotion.load(tmp_path / "walk.npz")
+    assert len(motion) == 2 and motion.fps == pytest.approx(2.0)
+    assert float(motion.camera.K[0, 0]) == pytest.approx(384 / np.tan(np.radians(10)), rel=1e-4)
+    for name in ("map.mp4", "over.mp4"):
+        drawn, fps = read_video(tmp_path / name)
+        assert drawn.shape == (2, 768, 512, 3) and fps == pytest.approx(2.0)
+    assert any("approximate" in line for line in said)
+    with pytest.raises(ComoviError, match="keypoints of 2 frames and the video has 1"):
+        estimate_file(film, replace(wishes, frames=1), said.append)
