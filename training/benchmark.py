@@ -29,7 +29,12 @@ from .engines.base import Engine
 from .optim import build_optimizer, rate_at, trainable_weights
 from .random_clips import SMALL, RandomClips
 
-MEDIUM = ("model.shape.dim=192", "model.shape.ffn_dim=576", "model.shape.num_heads=4", "model.shape.num_layers=6")
+MEDIUM: tuple[str, ...] = (
+    "model.shape.dim=192",
+    "model.shape.ffn_dim=576",
+    "model.shape.num_heads=4",
+    "model.shape.num_layers=6",
+)
 MEDIUM += ("model.shape.in_channels=48", "model.shape.out_channels=48", "model.shape.freq_dim=64")
 MEDIUM += ("model.shape.text_dim=128", "model.shape.text_len=24", "model.shape.pose_tokens=32", "batch.micro=2")
 MEDIUM_CLIPS = RandomClips(count=64, channels=48, latent=(9, 12, 8), text_dim=128, words=16)

@@ -233,14 +233,13 @@ class Pieces:
         if name not in self.places:
             raise ComoviError(f"checkpoint {self.folder} has no {name}; it was made with other settings.")
         places = self.places[name]
-        runs, at = [], bisect_right(places, start, key=lambda place: place[0]) - 1
-        while count > sum(len(run) for run in runs):
+        runs: list[Tensor] = []
+        have, at = 0, bisect_right(places, start, key=lambda place: place[0]) - 1
+        while have < count:
             first, file = places[at]
-            have = sum(len(run) for run in runs)
-            values = file[f"{part}/{name}"]
             offset = start + have - first
-            runs.append(values[offset : offset + count - have])
-            at += 1
+            runs.append(file[f"{part}/{name}"][offset : offset + count - have])
+            have, at = have + runs[-1].numel(), at + 1
         return torch.cat(runs) if len(runs) > 1 else runs[0] if runs else torch.zeros(0)
 
     def has_average(self) -> bool:

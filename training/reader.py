@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
 
 from .batch import ClipSource, Draw, TrainBatch
 from .config import TrainConfig
@@ -61,13 +60,13 @@ class StepReader:
     def _work(self) -> None:
         for step in self.steps:
             item = self._try(step)
-            if not self._offer(lambda item=item: self.ready.put(item, timeout=0.5)) or isinstance(item, Exception):
+            if not self._offer(item) or isinstance(item, Exception):
                 return
 
-    def _offer(self, put: Callable[[], None]) -> bool:
+    def _offer(self, item: list[TrainBatch] | Exception) -> bool:
         while not self.stopped.is_set():
             try:
-                put()
+                self.ready.put(item, timeout=0.5)
                 return True
             except queue.Full:
                 continue

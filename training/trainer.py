@@ -71,7 +71,7 @@ def build_engine(config: TrainConfig, source: ClipSource | None) -> Engine:
 
     def build(meta: bool = False) -> nn.Module:
         recipe = build_recipe(config, source, "meta") if meta else build_recipe(config, source)
-        recipe.frozen = None if meta else checkpoint.frozen_checksum(recipe)  # type: ignore[assignment]
+        recipe.frozen = None if meta else checkpoint.frozen_checksum(recipe)
         return recipe
 
     if config.engine.kind == "single":
