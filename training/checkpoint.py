@@ -167,10 +167,12 @@ def _attempt(work: Any, staging: Path) -> str | None:
     try:
         work()
     except ComoviError as error:
-        return str(error)
+        sentence = str(error)
     except OSError as error:
-        return str(file_error(error, staging.with_name(staging.name.removeprefix(TEMPORARY)), "write checkpoint"))
-    return None
+        sentence = str(file_error(error, staging, "write checkpoint"))
+    else:
+        return None
+    return f"{sentence.replace(TEMPORARY, '')} Earlier checkpoints are whole."
 
 
 def agree(engine: Engine, problem: str | None, staging: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..comovi_model.files import atomic_path
+from ..comovi_model.files import atomic_path, file_error
 from .config import LogConfig
 
 LOG = "log.jsonl"
@@ -37,6 +37,7 @@ class RunLog:
         self.config, self.active = config, rank == 0
         self.path = run / LOG
         self.begin = time.perf_counter()
+        self.trouble: str | None = None  # why a line could not be written; the trainer stops then
         self.bar: Any = None
         self.board: Any = None
         if not self.active:
@@ -65,8 +66,11 @@ class RunLog:
             return
         line = {"step": step, **{name: _short(value) for name, value in values.items()}}
         if self.config.jsonl:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                self.trouble = str(file_error(error, self.path, "write"))
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

@@ -60,10 +60,9 @@ def train(
     if source is None:
         source, held_out = open_sources(config.data)
     engine = build_engine(config, source)
-    try:
-        return Trainer(config, engine, source, held_out, start, elastic).run()
-    finally:
-        engine.close()
+    status = Trainer(config, engine, source, held_out, start, elastic).run()
+    engine.close()  # not after an exception: the others may wait elsewhere
+    return status
 
 
 def build_engine(config: TrainConfig, source: ClipSource | None) -> Engine:
@@ -180,7 +179,7 @@ class Trainer:
 
     def _gather(self) -> list[Any] | None:
         """The clips of the next step, or None if any rank was asked to stop. All ranks hear of any rank's problem."""
-        batches, problem = [], None
+        batches, problem = [], self.log.trouble
         try:
             batches = self.reader.next(self.step)
         except ComoviError as error:
