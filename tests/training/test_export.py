@@ -15,6 +15,7 @@ from comfyui_comovi.comovi_model.nano.model import load_nano, save_autoencoder, 
 from comfyui_comovi.comovi_model.nano.presets import NANO
 from comfyui_comovi.comovi_model.wan.weights import open_weights
 from comfyui_comovi.training import export, nano_export, train_nano
+from comfyui_comovi.training.checkpoint import consolidated_state, latest
 from comfyui_comovi.training.config import (
     AdapterConfig,
     EngineConfig,
@@ -24,8 +25,11 @@ from comfyui_comovi.training.config import (
     StageConfig,
     TrainConfig,
 )
+from comfyui_comovi.training.config_file import build_config, load_resolved, merge, parse_sets
 from comfyui_comovi.training.lora import lora_tensors, merged
+from comfyui_comovi.training.random_clips import SMALL, SMALL_CLIPS
 from comfyui_comovi.training.recipe import build_recipe
+from comfyui_comovi.training.trainer import train
 from safetensors.torch import save_file
 
 SHAPE = {"dim": 24, "ffn_dim": 16, "num_heads": 2, "num_layers": 2, "in_channels": 4, "out_channels": 4, "text_dim": 8,
@@ -167,17 +171,51 @@ def test_a_nano_run_exports_what_the_plain_trainer_exports(tmp_path):
     assert load_nano(new).network.config == NANO
 
 
-def test_a_run_is_found_and_written(tmp_path):
-    """Through a checkpoint of the trainer, as the command does it."""
-    checkpoint = pytest.importorskip("comfyui_comovi.training.checkpoint")
-    with pytest.raises(ComoviError, match="no complete checkpoint"):
-        export.find_checkpoint(tmp_path)
-    folder = checkpoint.checkpoint_folder(tmp_path, 4)
-    folder.mkdir(parents=True)
-    (folder / "state.json").write_text("{}")
-    assert export.find_checkpoint(tmp_path) == export.find_checkpoint(folder) == export.find_checkpoint(tmp_path, 4)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps with a running mean, as the trainer leaves it."""
+    out = tmp_path_factory.mktemp("runs")
+    sets = [f"run.out={out}", "run.name=tiny", "run.max_steps=2", "save.every=1", "ema.enabled=true", "ema.decay=0.5",
+            "engine.kind=single", "log.tensorboard=false"]  # fmt: skip
+    assert train(build_config(merge(SMALL, parse_sets(sets))), source=SMALL_CLIPS) == 0
+    return out / "tiny"
+
+
+def exported(run, *words):
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    return export.export_run(parser.parse_args([str(run), *map(str, words)]))
+
+
+def test_a_run_becomes_a_file_of_its_last_weights(trained, tmp_path):
+    (path,) = exported(trained, "--out", tmp_path / "a.safetensors", "--dtype", "fp32")
+    network, report = load_checkpoint(path)
+    state = consolidated_state(latest(trained))
+    assert all(torch.equal(t, state[f"network.{name}"]) for name, t in network.state_dict().items())
+    about = json.loads(report.metadata["comovi.training"])
+    assert (about["run"], about["step"], about["ema"]) == ("tiny", 2, False) and len(about["settings"]) == 16
+    (first,) = exported(trained, "--out", tmp_path / "b.safetensors", "--dtype", "fp32", "--step", 1)
+    (mean,) = exported(trained, "--out", tmp_path / "c.safetensors", "--dtype", "fp32", "--ema")
+    name = "motion_head.head.weight"
+    last, early, averaged = (open_weights(file)[name] for file in (path, first, mean))
+    assert not torch.equal(last, early) and not torch.equal(last, averaged)
+
+
+def test_a_run_becomes_a_folder_of_what_it_trained(trained):
+    (path,) = exported(trained, "--trainable-only")
+    assert path == trained / "export" / "diffusion_pytorch_model.safetensors"
+    names = build_recipe(load_resolved(trained)).trainable()
+    assert set(open_weights(path).entries) == {official_name(name.removeprefix("network.")) for name in names}
+
+
+def test_what_a_run_does_not_have_is_a_sentence(trained, tmp_path):
+    with pytest.raises(ComoviError, match="no adapter"):
+        exported(trained, "--lora", tmp_path / "l.safetensors")
     with pytest.raises(ComoviError, match="no checkpoint of step 9"):
-        export.find_checkpoint(tmp_path, 9)
+        exported(trained, "--step", 9)
+    with pytest.raises(ComoviError, match="no complete checkpoint"):
+        exported(tmp_path)
+    assert export.find_checkpoint(latest(trained)) == latest(trained)
 
 
 def test_wrong_targets_are_sentences(recipe, tmp_path):
