@@ -17,7 +17,7 @@ from comfyui_comovi.comovi_model.body.cameras import project
 from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.estimate.photo import Sources, estimate_photo
 from comfyui_comovi.comovi_model.estimate.photo_camera import photo_camera
-from motion_graph import body, motion_in, pictures, save
+from motion_graph import body, draw, motion_in, pictures, save
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -88,6 +88,25 @@ def test_a_pose_from_keypoints_is_what_the_core_finds(comfyui, Graph):
     assert "keypoints, lifted and refined (approximate)" in result.text(report)
     changed = np.abs(pictures(result, over)[0].astype(int) - picture).max(-1) > 8
     assert 0.03 < changed.mean() < 0.3
+
+
+def test_everybody_in_the_picture_gets_a_motion_and_a_map(comfyui, Graph):
+    _, truth = parts.example("standing")
+    (right,) = parts.true_people(truth)
+    left = right.keypoints - [150, 0, 0]
+    both = [[right, parts.Person(right.box - [150, 0, 150, 0], keypoints=left)]]
+    g = Graph()
+    who = body(g)
+    people = g.add("Probe_MakeValue", json=json.dumps(parts.pose_keypoint(both, (768, 512))))
+    asked = {"who": "all", "index": 0, "people": people}
+    pose = g.add("CoMoVi_EstimatePose", image=photo(g, "standing (example)"), body=who, **asked)
+    maps, report = g.save_images(draw(g, pose, who, width=128, height=192)), g.add("PreviewAny", source=pose[2])
+    result = comfyui.run(g)
+    drawn = pictures(result, maps)
+    assert drawn.shape == (2, 192, 128, 3)
+    middles = [np.nonzero(picture.min(-1) < 250)[1].mean() for picture in drawn]
+    assert middles[1] - middles[0] == pytest.approx(150 / 4, abs=6)
+    assert "person 0" in result.text(report) and "person 1" in result.text(report)
 
 
 def test_keypoints_alone_give_a_motion(comfyui, Graph):
