@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 
-.PHONY: demo comfyui test test-training test-comfyui node-snapshot lint fuzz clean help
+.PHONY: gpu-checks demo comfyui test test-training test-comfyui node-snapshot lint fuzz clean help
 
 help:
 	@echo "make demo           make a clip with the embedded model, in ./comovi_demo"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-training  run the tests of the trainer that take minutes: DeepSpeed, two processes, kill -9"
 	@echo "make test-comfyui   run only the tests on a real ComfyUI"
 	@echo "make node-snapshot  note new nodes and inputs in the schema snapshot, after which they may not change"
+	@echo "make gpu-checks     on a machine with a GPU: prove the kernels there, time them and whole steps, print the roofline"
 	@echo "make lint           ruff and mypy"
 	@echo "make fuzz           read damaged and hostile motion files (COUNT=3000 SEED=0)"
 	@echo "make clean          remove the environment $(VENV) and caches"
@@ -35,11 +36,24 @@ test: $(VENV)/.ready-test
 
 # DeepSpeed in two processes, runs that are killed, and the way from videos to weights: minutes on two cores.
 test-training: $(VENV)/.ready-train
-	COMOVI_TRAINING_TESTS=1 $(VENV)/bin/python -m pytest tests/training $(ARGS)
+	COMOVI_TRAINING_TESTS=1 $(VENV)/bin/python -m pytest tests/training tests/comfyui/test_trained_lora.py $(ARGS)
 
 # The servers of these tests run on ComfyUI's own Python; the tests themselves on ours.
 test-comfyui: $(VENV)/.ready-test
 	$(VENV)/bin/python -m pytest tests/comfyui $(SIDE_BY_SIDE) $(ARGS)
+
+# Everything about speed that needs a GPU, in one command; results stay in $(GPU_RESULTS). On a CPU it proves the harness.
+GPU_RESULTS ?= runs/gpu-checks
+MODULE = $(VENV)/bin/python -m comfyui_comovi
+gpu-checks: $(VENV)/.ready-test
+	@mkdir -p $(GPU_RESULTS)
+	$(VENV)/bin/python -m pytest tests/test_fused_kernels.py tests/test_fused_gradients.py tests/test_fused_fp8.py \
+		tests/test_kernel_dispatch.py tests/test_rewrites.py
+	$(MODULE).comovi_model.comovi.benchmark --json $(GPU_RESULTS)/nano_on_cpu.json
+	$(MODULE).kernels.benchmark --csv $(GPU_RESULTS)/kernels.csv --model --keep
+	$(MODULE).kernels.benchmark --csv $(GPU_RESULTS)/kernels.csv --report | tee $(GPU_RESULTS)/report.txt
+	$(MODULE).comovi_model.comovi.memory_modes | tee $(GPU_RESULTS)/memory.txt
+	$(MODULE).comovi_model.comovi.parallel_benchmark | tee $(GPU_RESULTS)/parallel.txt
 
 node-snapshot: $(VENV)/.ready-test
 	$(VENV)/bin/python -m pytest tests/comfyui/test_schema.py -k snapshot --write-snapshot $(ARGS)
