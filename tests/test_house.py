@@ -46,7 +46,7 @@ SUB_ROOMS = {  # inside comovi_model: what each may import besides itself and th
 }
 RUNTIME = {"torch", "numpy", "PIL", "safetensors", "av", "tqdm"}
 OPTIONAL = {"triton", "xformers", "smplx", "nvdiffrast", "deepspeed", "scipy", "flash_attn", "numba", "comfy_kitchen"}
-OPTIONAL |= {"tensorboard", "tomli", "ray", "diffusers", "transformers"}
+OPTIONAL |= {"spacy", "tensorboard", "tomli", "ray", "diffusers", "transformers"}
 OPTIONAL_FILES = ("_triton", "_fast")  # files that are imported only where their library is
 OPTIONAL_FOLDERS = {"triton_impl"}  # folders of such files
 IMPORT_LIMIT_MS = 50

@@ -14,7 +14,7 @@ import sys
 def main() -> None:
     wanted = json.loads(sys.argv[1])
     vbench = importlib.import_module("vbench")
-    info = os.path.join(os.path.dirname(vbench.__file__), "VBench_full_info.json")
+    info = os.path.join(vbench.__path__[0], "VBench_full_info.json")
     judge = vbench.VBench(wanted["device"], info, wanted["out"])
     judge.evaluate(
         videos_path=wanted["videos"], name=wanted["name"], dimension_list=wanted["dimensions"], mode="custom_input"
