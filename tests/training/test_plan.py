@@ -1,6 +1,7 @@
 """Plans: shapes of full size, their keys, their shares on 32 ranks, and memory that agrees with a real run."""
 
 import json
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +32,7 @@ from comfyui_comovi.training.memory import (
     stand_in_attention,
 )
 from comfyui_comovi.training.partition import partition, partition_recipe
-from comfyui_comovi.training.plan import check_size, format_report, make_report
+from comfyui_comovi.training.plan import MACHINES, check_size, format_report, make_report, plan_machine
 from comfyui_comovi.training.recipe import build_recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "comovi_5b_keys.json"
@@ -158,3 +159,17 @@ def test_a_report_tells_whether_it_fits():
         make_report(TINY_CONFIG, 1, ClipSize(13, 64, 64))
     lora = replace(TINY_CONFIG, stage=StageConfig(smpl=SmplConfig(enabled=False)), adapter=LORA)
     assert make_report(lora, 1, ClipSize(13, 64, 64)).counts.trained < 20_000
+
+
+@pytest.mark.skipif(not os.environ.get("COMOVI_TRAINING_TESTS"), reason="takes a minute: make test-training")
+def test_the_four_machines_hold_what_is_planned_for_them():
+    reports = [plan_machine(machine) for machine in MACHINES]
+    assert [report.fits for report in reports] == [True] * 4
+    assert [report.world for report in reports] == [1, 1, 8, 32]
+    assert [report.clips_per_step for report in reports[1:]] == [96, 96, 96]  # the paper's
+    adapter, alone, eight, nodes = (report.plan for report in reports)
+    assert adapter.host["weights"] == pytest.approx(2 * 10.28e9, rel=0.01)
+    assert alone.host["optimiser"] == 12 * 6_082_683_216
+    assert eight.device["optimiser"] == 4 * nodes.device["optimiser"]
+    assert eight.device["activations"] == pytest.approx(22e9, rel=0.15)
+    assert reports[3].hosts == 4 and reports[3].smallest_share > 11_082_470_928 // 32 - 2000
