@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from fractions import Fraction
 
@@ -89,6 +90,7 @@ def test_a_run_that_was_killed_goes_on(raw, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not WITH_RAY, reason="Ray is not installed (extra [curate])")
+@pytest.mark.skipif(not os.environ.get("COMOVI_TRAINING_TESTS"), reason="starts a Ray cluster: make test-training")
 def test_the_ray_runner_writes_the_same_files(raw, tmp_path):
     for runner in ("local", "ray"):
         curate(raw, tmp_path / runner, SMALL, runner=runner, workers=2)

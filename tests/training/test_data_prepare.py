@@ -23,7 +23,7 @@ from comfyui_comovi.training.data.poses import cleaned, of_frames, on_video
 from comfyui_comovi.training.data.prepare import LIST, QUARANTINE, find_jobs, prepare
 from comfyui_comovi.training.data.prepare_clip import PRESETS, PrepareSettings
 from comfyui_comovi.training.data.timing import even_timeline
-from comfyui_comovi.training.data.video import read_all, write_lossless
+from comfyui_comovi.training.data.video import read_all, scan_video, write_lossless
 from data_parts import SETTINGS, moving_body, numbered_video, numbers_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smoothing.npz"
@@ -256,3 +256,24 @@ def test_the_signal_that_killed_a_worker_is_named():
 
     results = [done.result for done in run_all(os._exit, [3], 1)]
     assert results[0].reason == "the process that worked on it died (status 3)."
+
+
+def test_a_video_from_a_phone_that_was_held_upright_is_read_upright(tmp_path):
+    """Phones store pictures as the sensor sees them, with a matrix that turns them by a quarter clockwise."""
+    import av
+
+    sensor = np.zeros((64, 96, 3), np.uint8)
+    sensor[:16] = 255  # the sensor's upper edge is the picture's right one
+    for degrees, bright in ((0, np.s_[:16]), (-90, np.s_[:, -16:]), (90, np.s_[:, :16]), (180, np.s_[-16:])):
+        path = tmp_path / f"turned_{degrees}.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=24)
+            stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+            if degrees:
+                stream.set_display_rotation(degrees)
+            for _ in range(5):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(sensor, format="rgb24")))
+            container.mux(stream.encode(None))
+        picture, facts = read_all(path)[0], scan_video(path)
+        assert picture.shape[:2] == (facts.height, facts.width) == ((96, 64) if degrees % 180 else (64, 96))
+        assert picture[bright].mean() > 200 and abs(picture.mean() - 255 * 16 / 64) < 8

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...comovi_model.body.motion import BodyMotion
 from ...comovi_model.errors import ComoviError
-from ...comovi_model.files import atomic_path
+from ...comovi_model.files import TEMPORARY, atomic_path
 from ...comovi_model.motion_io.reading import read_motion
 from .cache_files import (
     CachedClip,
@@ -144,6 +144,8 @@ def build_cache(
     if dtype not in DTYPES:
         raise ComoviError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
     listed, out = open_clips(clips), Path(out)
+    for left in out.glob(f".shard-{rank:03d}-*{TEMPORARY}*"):  # by a run that was killed
+        left.unlink()
     write_head(out, fingerprint(clips, encoders, dtype), [clip.id for clip in listed])
     wanted = {clip.id: _signature(clip) for clip in listed}
     shards = _without_stale(read_shards(out), wanted) if rank == 0 else read_shards(out)

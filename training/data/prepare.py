@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...comovi_model.errors import ComoviError
-from ...comovi_model.files import atomic_path, file_error
+from ...comovi_model.files import TEMPORARY, atomic_path, file_error
 from ..curation.workers import Failure, run_all
 from .beside import find_poses, find_text, find_videos, read_captions, video_id
 from .encoders import add_encoder_arguments, encoders_from
@@ -64,6 +64,8 @@ def prepare(
 
     out = Path(os.path.abspath(out))
     jobs, refused = find_jobs(Path(videos))
+    for left in (*out.glob(f".*{TEMPORARY}*"), *(out / FINISHED).glob(f".*{TEMPORARY}*")):  # by a run that was killed
+        left.unlink()
     _same_settings(out, settings)
     finished, waiting = {}, []
     for job in jobs:

@@ -7,6 +7,7 @@ which the crop is folded; it is stored without loss, because a lossy codec moves
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -198,7 +199,8 @@ def _make_clip(
     pictures = np.stack([picture_through(window, picture) for picture in read_frames(facts.path, picked)])
     folder, fps = out / "clips" / name, motion.fps
     rgb, drawn = ("rgb.mp4" if settings.crf else f"rgb{LOSSLESS}"), f"motion{LOSSLESS}"
-    with atomic_folder(folder, overwrite=True) as temporary:
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    with atomic_folder(folder) as temporary:
         if settings.crf:
             write_video(temporary / rgb, pictures, fps, crf=settings.crf)
         else:
