@@ -86,9 +86,10 @@ def test_what_is_measured_is_kept_and_not_measured_again(tmp_path, monkeypatch):
 
     def measure(seed, index, variants):
         made.append((index, variants))
-        return "walk", {variant: measured(10.0 + index) for variant in variants}
+        for variant in variants:
+            yield "walk", variant, measured(10.0 + index)
 
-    monkeypatch.setattr(fit_evaluation, "measure_clip", measure)
+    monkeypatch.setattr(fit_evaluation, "measure_fits", measure)
     fit_evaluation.run(4, 3, path, variants=("", "_blind"), share=(2, 2))
     assert [index for index, _ in made] == [1, 3]
     with open(tmp_path / "fit.clips.jsonl", "a") as file:

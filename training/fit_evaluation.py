@@ -111,20 +111,22 @@ def fit_variant(clip: FitClip, frames: np.ndarray, variant: str) -> Measured:
     )  # fmt: skip
 
 
-def measure_clip(seed: int, index: int, variants: tuple[str, ...] = USUAL) -> tuple[str, dict[str, Measured]]:
-    """Name of a held-out clip and its fits."""
+def measure_fits(seed: int, index: int, variants: tuple[str, ...]) -> Iterator[tuple[str, str, Measured]]:
+    """Name of a held-out clip, variant, and its fit, one after the other."""
     torch.set_num_threads(1)
     clip = make_clip("evaluation", seed, index, _body())
     drawn = draw_clip(clip, _body())
     clean = None
-    out = {}
     for variant in variants:
         if variant in DISTURBANCES:
             frames = through_codec(disturb(drawn, DISTURBANCES[variant], clip.noise_seed))
         else:
             frames = clean = through_codec(drawn) if clean is None else clean
-        out[variant] = fit_variant(clip, frames, variant)
-    return clip.name, out
+        yield clip.name, variant, fit_variant(clip, frames, variant)
+
+
+def measure_clip(seed: int, index: int, variants: tuple[str, ...] = USUAL) -> list[tuple[str, str, Measured]]:
+    return list(measure_fits(seed, index, variants))
 
 
 def figures_of(clips: dict[str, dict[str, Measured]]) -> dict:
@@ -162,15 +164,20 @@ def figures_of(clips: dict[str, dict[str, Measured]]) -> dict:
     return figures
 
 
-def _measure(seed: int, jobs: list[tuple[int, tuple[str, ...]]], workers: int) -> Iterator[tuple[int, str, dict]]:
+def _measure(
+    seed: int, jobs: list[tuple[int, tuple[str, ...]]], workers: int
+) -> Iterator[tuple[int, str, str, Measured]]:
+    """Index, name, variant and fit, as they are done."""
     if workers == 1:
         for index, variants in jobs:
-            yield index, *measure_clip(seed, index, variants)
+            for fit in measure_fits(seed, index, variants):
+                yield index, *fit
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(measure_clip, seed, index, variants): index for index, variants in jobs}
         for job in as_completed(waiting):
-            yield waiting[job], *job.result()
+            for fit in job.result():
+                yield waiting[job], *fit
 
 
 def run(
@@ -181,7 +188,7 @@ def run(
     variants: tuple[str, ...] = USUAL,
     share: tuple[int, int] = (1, 1),
 ) -> dict:
-    """What `comovi evaluate fit` does: one line per clip, then the table; the JSON file is renewed after every clip.
+    """What `comovi evaluate fit` does: one line per fit, then the table; the JSON file is renewed after every fit.
 
     share (k, n) makes every n-th clip only, beginning with the k-th.
     """
@@ -194,11 +201,11 @@ def run(
     jobs = [(index, missing) for index in mine if (missing := ledger.missing(index, variants))]
     if len(jobs) < len(mine):
         print(f"{len(mine) - len(jobs)} clips are taken from {ledger.path}", flush=True)
-    for index, name, measured in _measure(seed, jobs, workers):
-        ledger.add(index, name, measured)
-        row = "  ".join(f"{variant or '_true'} {fit.mpjpe:5.1f}" for variant, fit in measured.items())
-        seconds = next(iter(measured.values())).cpu_seconds
-        print(f"{index:3d} {name:16s} mm:  {row}   {seconds:.2f} CPU s/frame", flush=True)
+    for index, name, variant, fit in _measure(seed, jobs, workers):
+        ledger.add(index, name, {variant: fit})
+        flagged = f"{sum(fit.flagged):3d} of {len(fit.flagged)} frames flagged"
+        print(f"{index:3d} {name:16s} {variant or '_true':10s} {fit.mpjpe:6.1f} mm  {flagged}  "
+              f"{fit.cpu_seconds:.2f} CPU s/frame", flush=True)  # fmt: skip
         _write(json_path, ledger, count, variants)
     figures = _write(json_path, ledger, count, variants)
     print("\n".join(_table(figures)))

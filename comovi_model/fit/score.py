@@ -26,6 +26,7 @@ class Score:
     mean: Tensor  # (B,) over the union
     limbs: Tensor  # (B, 4) what each limb adds to the mean, where the body shows it or the picture shows it uncovered
     overlap: Tensor  # (B,) intersection over union of the silhouettes
+    share: Tensor | None = None  # (B, 4) of the union in which each limb is drawn
 
 
 def limb_of_part() -> Tensor:
@@ -49,9 +50,8 @@ def score_poses(subject: Subject, seen: Observation, frame: Tensor, pose: Pose, 
     parts = [
         _score(subject, seen, frame[i : i + group], pose[i : i + group]) for i in range(0, len(pose), group)
     ]  # fmt: skip
-    return Score(
-        torch.cat([p.mean for p in parts]), torch.cat([p.limbs for p in parts]), torch.cat([p.overlap for p in parts])
-    )
+    columns = zip(*((p.mean, p.limbs, p.overlap, p.share) for p in parts), strict=True)
+    return Score(*(torch.cat(column) for column in columns))
 
 
 def pixel_cost(drawn: Tensor, shown: Tensor, inside: Tensor) -> Tensor:
@@ -82,6 +82,7 @@ def _score(subject: Subject, seen: Observation, frame: Tensor, pose: Pose) -> Sc
     cost_sum = cost.new_zeros(batch * 5).index_add_(0, limb, cost)
     count = cost.new_zeros(batch * 5).index_add_(0, limb, torch.ones_like(cost))
     both = cost.new_zeros(batch).index_add_(0, owner, inside.to(cost))
+    drawn_share = count.view(batch, 5)[:, :4].clone()
 
     left = (level.mask[frame] & ~view.covered).flatten().nonzero().squeeze(1)  # shown, not drawn
     owner = left // area
@@ -96,4 +97,5 @@ def _score(subject: Subject, seen: Observation, frame: Tensor, pose: Pose) -> Sc
         cost_sum.sum(1) / union.clamp_min(1) + (union < 1) * ONE_SIDED,
         cost_sum[:, :4] / union.clamp_min(1)[:, None],
         both / union.clamp_min(1),
+        drawn_share / union.clamp_min(1)[:, None],
     )

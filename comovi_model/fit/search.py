@@ -27,8 +27,12 @@ RANKED, DRAWN = 300, 40  # candidates that are looked at more closely
 VARIED, VARIANTS, VARIANT_SPREAD = 8, 14, (0.25, 0.25, 0.15)  # the best are varied once more
 REFINED = 3
 BEHIND = 0.01  # or when, after two steps, they still score worse than the present pose by this
-HOPELESS = 0.06  # a search ends when all candidates, as drawn, score so much worse
+HOPELESS = 0.035  # a search ends when all candidates, as drawn, score so much worse
 GAIN = 0.012  # of the score, or the limb stays: hidden limbs gain less by chance, lost ones 0.02 and more
+
+
+EVIDENT = 0.025  # share of the picture that a limb covers; one that shows less of itself must gain more
+HIDDEN_GAIN = 0.012
 
 
 def _turn_to(start: Tensor, end: Tensor) -> Tensor:
@@ -126,6 +130,9 @@ def search_limb(
     apart = (chosen.rotations - pose.rotations)[:, list(LIMBS[limb])].square().sum((1, 2, 3))
     winner = int((scores.mean + 0.5 * gain * (apart / 4).clamp_max(1)).argmin())
     present = min(float(score.mean[0]), float(scores.mean[0]))
+    assert scores.share is not None
+    if float(scores.share[[0, winner], limb].max()) < EVIDENT:  # drawn before or after
+        gain = max(gain, HIDDEN_GAIN)
     if winner and float(scores.mean[winner]) < present - gain:
         return chosen[[winner]], pick(scores, [winner]), True
     if float(scores.mean[0]) < float(score.mean[0]):
