@@ -6,14 +6,11 @@ overlaps with its next layer. Each side holds and samples only its own stream, w
 
 `MotionSide` and `VideoSide` are networks like `DualBranch` with half of its parts; give each its own latent and None
 for the other. They talk through torch.distributed: gloo between processes on CPUs, NCCL between GPUs.
-`torchrun --nproc-per-node 2 -m comfyui_comovi.comovi_model.comovi.branch_parallel` times it on two GPUs.
+parallel_benchmark.py times it on two GPUs.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ComoviError
-from .config import WAN22_5B, DualBranchConfig
+from .config import DualBranchConfig
 from .dual_branch import DualBranch, Step
 
 
@@ -90,41 +87,3 @@ class VideoSide(_Side):
 def make_side(config: DualBranchConfig, rank: int, **options: Any) -> MotionSide | VideoSide:
     """Rank 0 is the motion side, rank 1 the video side."""
     return MotionSide(config, 1, **options) if rank == 0 else VideoSide(config, 0, **options)
-
-
-@torch.inference_mode()
-def measure(steps: int = 3) -> None:
-    """Seconds of a step of the released size with random weights, on this rank's GPU."""
-    rank = int(os.environ["RANK"])
-    device = torch.device("cuda", rank)
-    torch.cuda.set_device(device)
-    dist.init_process_group("nccl")
-    side = make_side(WAN22_5B, rank, device=device, dtype=torch.bfloat16)
-    latent = torch.randn(2, 48, 21, 80, 44, device=device, dtype=torch.bfloat16)
-    moment = torch.full((2, 21), 500.0, device=device)
-    text = torch.randn(2, 512, 4096, device=device, dtype=torch.bfloat16)
-    for index in range(steps + 1):
-        dist.barrier()
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        side(*((None, latent) if rank == 0 else (latent, None)), moment, text)
-        torch.cuda.synchronize()
-        if index:
-            peak = torch.cuda.max_memory_allocated() / 2**30
-            print(
-                f"{type(side).__name__}: {time.perf_counter() - start:.2f} s a step, {peak:.1f} GiB at most", flush=True
-            )
-    dist.destroy_process_group()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the two sides on two GPUs (start with torchrun).")
-    parser.add_argument("--steps", type=int, default=3)
-    options = parser.parse_args()
-    if torch.cuda.device_count() < 2 or "RANK" not in os.environ:
-        raise SystemExit("two GPUs and torchrun are needed: torchrun --nproc-per-node 2 -m " + (__spec__ or os).name)
-    measure(options.steps)
-
-
-if __name__ == "__main__":
-    main()
