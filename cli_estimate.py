@@ -34,7 +34,7 @@ def add_estimate(verb: argparse.ArgumentParser) -> None:
     who.add_argument("--mask", type=Path, metavar="PNG", help="picture with the person in white")
     who.add_argument("--keypoints", type=Path, metavar="JSON", help="POSE_KEYPOINT as DWPose nodes save it")
     lens = verb.add_argument_group("lens (default: from the file's EXIF, the field-of-view network, or a guess)")
-    lens.add_argument("--focal", type=_positive, metavar="PX", help="focal length in pixels")
+    lens.add_argument("--focal", type=_focal, metavar="PX", help="in pixels; 'keypoints': read from them, roughly")
     lens.add_argument("--field-of-view", type=_positive, metavar="DEGREES", help="what the picture's height spans")
     lens.add_argument("--focal-35mm", type=_positive, metavar="MM", help="focal length of a 35 mm camera")
     verb.add_argument("--frames", type=int, metavar="N", help="only the first N frames of a video")
@@ -49,6 +49,10 @@ def _positive(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
     return value
+
+
+def _focal(text: str) -> float | str:
+    return text if text == "keypoints" else _positive(text)
 
 
 def _person(text: str) -> tuple[str, int]:
@@ -93,7 +97,8 @@ def _estimate(arguments: argparse.Namespace) -> int:
         boxes=tuple(arguments.box),
         mask=arguments.mask,
         person=arguments.person,
-        focal=arguments.focal,
+        focal=None if arguments.focal == "keypoints" else arguments.focal,
+        lens_from_keypoints=arguments.focal == "keypoints",
         field_of_view=arguments.field_of_view,
         lens=arguments.focal_35mm,
         frames=arguments.frames,

@@ -17,7 +17,7 @@ from .estimators import Estimator
 from .frames import Steps, frames_of
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 from .shown_text import shown_text
-from .who import Keypoints, focal_input, given_camera, mask_of, people_of_frames, who_inputs
+from .who import Keypoints, focal_input, given_camera, lens_input, mask_of, people_of_frames, who_inputs
 
 ONE_PERSON = tuple(choice for choice in CHOICES if choice != "all")
 SMOOTHING = [NO_SMOOTHING, *METHODS]
@@ -90,6 +90,7 @@ class EstimateMotion(io.ComfyNode):
                     tooltip="Crops that go through CameraHMR together; more need more memory.",
                     **ADVANCED,
                 ),
+                lens_input(),
             ],
             outputs=clip_outputs(),
         )
@@ -101,14 +102,15 @@ class EstimateMotion(io.ComfyNode):
     @classmethod
     def execute(
         cls, images, body, fps, smoothing, strength, longest_gap, who, index, people=None, mask=None, estimator=None,
-        focal_px=0.0, lock_shape=True, frames_at_once=8,
+        focal_px=0.0, lock_shape=True, frames_at_once=8, focal_from_keypoints=False,
     ) -> io.NodeOutput:  # fmt: skip
         frames = frames_of(images, "images").numpy()
         size = frames.shape[1:3]
         given = people_of_frames(people, size, len(frames))
         painted = mask_of(mask, size) if who == "mask" else None
         networks = None if estimator is None else estimator.ready()
-        sources = Sources(estimator=networks, camera=given_camera(focal_px, size), chunk=frames_at_once)
+        camera = given_camera(focal_px, size)
+        sources = Sources(networks, camera=camera, lens_from_keypoints=focal_from_keypoints, chunk=frames_at_once)
         settings = VideoSettings(who, index, painted, None, lock_shape, True, longest_gap, True, smoothing, strength)
         steps = Steps(2 * len(frames))
         found = estimate_video(frames, body, sources, settings, fps=fps, people=given, on_progress=steps)
@@ -145,6 +147,7 @@ class FitKeypoints(io.ComfyNode):
                 ),
                 focal_input(),
                 clip_inputs()[-1],
+                lens_input(),
             ],
             outputs=clip_outputs(),
         )
@@ -156,13 +159,13 @@ class FitKeypoints(io.ComfyNode):
     @classmethod
     def execute(
         cls, keypoints, body, fps, smoothing, strength, longest_gap, who, index, image=None, focal_px=0.0,
-        lock_shape=True,
+        lock_shape=True, focal_from_keypoints=False,
     ) -> io.NodeOutput:  # fmt: skip
         records = [keypoints] if isinstance(keypoints, dict) else keypoints
         size = _canvas(records) if image is None else (int(image.shape[1]), int(image.shape[2]))
         people = [people_from_keypoints(records, size, frame) for frame in range(len(records))]
         blank = [np.zeros((*size, 3), np.uint8)] * len(records)  # nobody looks at the pictures
-        sources = Sources(camera=given_camera(focal_px, size))
+        sources = Sources(camera=given_camera(focal_px, size), lens_from_keypoints=focal_from_keypoints)
         settings = VideoSettings(
             who, index, None, "keypoints", lock_shape, True, longest_gap, True, smoothing, strength
         )

@@ -21,7 +21,7 @@ from .frames import Steps, batch_of, frames_of
 from .pose_data import EstimatedPoseData
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 from .shown_text import shown_text
-from .who import focal_input, given_camera, mask_of, people_of_frames, who_inputs
+from .who import focal_input, given_camera, lens_input, mask_of, people_of_frames, who_inputs
 
 BEST = "best at hand"
 WAY_OF = {BEST: None, "CameraHMR": "camerahmr", "SAM 3D Body": "mhr", "motion": "motion", "keypoints": "keypoints"}
@@ -58,6 +58,7 @@ class EstimatePose(io.ComfyNode):
                     tooltip="By which way, if several are wired. The best comes first in this list.",
                     **ADVANCED,
                 ),
+                lens_input(),
             ],
             outputs=[
                 BodyMotion.Output(
@@ -77,7 +78,7 @@ class EstimatePose(io.ComfyNode):
     @classmethod
     def execute(
         cls, image, body, who, index, people=None, mask=None, estimator=None, pose_data=None, motion=None, focal_px=0.0,
-        way=BEST,
+        way=BEST, focal_from_keypoints=False,
     ) -> io.NodeOutput:  # fmt: skip
         if len(image) != 1:
             raise ComoviError(f"image holds {len(image)} pictures; give one, or use Estimate Motion for a video.")
@@ -93,6 +94,7 @@ class EstimatePose(io.ComfyNode):
             motion=motion,
             people=None if given is None else given[0],
             camera=given_camera(focal_px, size),
+            lens_from_keypoints=focal_from_keypoints,
         )
         estimates = estimate_photo(
             picture.numpy(), body, sources, choice=who, index=index, mask=painted, way=WAY_OF[way], on_progress=Steps(1)

@@ -21,6 +21,7 @@ from ..comovi_model.estimate.people_from import (
     tracks_from_sam3,
 )
 from ..comovi_model.estimate.photo_camera import PhotoCamera, photo_camera
+from .schema import ADVANCED
 
 People = io.Custom("COMOVI_PEOPLE")  # value: a list of Person for every frame
 Keypoints = io.Custom("POSE_KEYPOINT")
@@ -57,6 +58,17 @@ def focal_input() -> io.Input:
         optional=True,
         tooltip="Focal length in pixels, from Load Photo or as you know it; 0: estimated by CameraHMR's second "
         "network, else a normal lens.",
+    )
+
+
+def lens_input() -> io.Input:
+    return io.Boolean.Input(
+        "focal_from_keypoints",
+        default=False,
+        optional=True,
+        tooltip="Where focal_px is 0: reads the focal length from the keypoints, within about a factor of two. Takes "
+        "some seconds.",
+        **ADVANCED,
     )
 
 

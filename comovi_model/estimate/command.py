@@ -50,6 +50,7 @@ class Wishes:
     mask: Path | None = None
     person: tuple[str, int] = ("largest", 0)
     focal: float | None = None
+    lens_from_keypoints: bool = False
     field_of_view: float | None = None
     lens: float | None = None  # mm of a 35 mm camera
     frames: int | None = None  # of a video, at most
@@ -93,7 +94,8 @@ def _sources(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None 
             dtype=half,
             fov_channels=wishes.fov_channels,
         )
-    return Sources(estimator=estimator, camera=_camera(wishes, size, exif))
+    camera = None if wishes.lens_from_keypoints else _camera(wishes, size, exif)
+    return Sources(estimator=estimator, camera=camera, lens_from_keypoints=wishes.lens_from_keypoints)
 
 
 def _camera(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None) -> PhotoCamera | None:

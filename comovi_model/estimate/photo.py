@@ -22,6 +22,7 @@ from ..motion_io.mhr import motion_from_mhr
 from .finder import find_people
 from .finder import with_keypoints as look_closely
 from .keypoint_fit import fit_keypoints
+from .keypoint_lens import camera_from_keypoints
 from .people import Person, check_picture, choose_people, crowd_note, cut_note, within_picture
 from .photo_camera import PhotoCamera, photo_camera
 
@@ -67,6 +68,7 @@ class Sources:
     motion: BodyMotion | None = None  # imported; its frame 0
     people: Sequence[Person] | None = None  # who is in the picture; None: our finder looks
     camera: PhotoCamera | None = None  # None: estimated, or a guess
+    lens_from_keypoints: bool = False  # where no camera is given: read it from the keypoints, roughly
     chunk: int = 8  # crops that go through CameraHMR together
     finder: Callable[[np.ndarray], list[Person]] = field(default=find_people)
 
@@ -161,7 +163,7 @@ def _by_camerahmr(
 ) -> list[Estimate]:
     estimator = sources.estimator
     assert estimator is not None
-    camera = camera_for(picture, sources)
+    camera = camera_for(picture, sources, people, body)
     made = []
     for number, person in enumerate(people):
         (motion,) = estimator.estimate(picture, [person.box], camera.focal_px)
@@ -172,10 +174,12 @@ def _by_camerahmr(
     return made
 
 
-def camera_for(picture: np.ndarray, sources: Sources) -> PhotoCamera:
-    """Given, else by CameraHMR's network of the field of view, else a guess."""
+def camera_for(picture: np.ndarray, sources: Sources, people: Sequence[Person], body: BodyModel) -> PhotoCamera:
+    """Given, else from keypoints if that is wished, else by CameraHMR's network of the field of view, else a guess."""
     if sources.camera is not None:
         return sources.camera
+    if sources.lens_from_keypoints:
+        return camera_from_keypoints(people, picture.shape[:2], body)
     if sources.estimator is not None and sources.estimator.field_of_view is not None:
         return estimated_camera(sources.estimator.focal(picture), picture.shape[:2], "the picture")
     return photo_camera(picture.shape[:2])
@@ -189,7 +193,7 @@ def estimated_camera(focal_px: float, size: tuple[int, int], where: str) -> Phot
 def _by_keypoints(
     picture: np.ndarray, people: Sequence[Person], body: BodyModel, sources: Sources, on_progress: Progress | None
 ) -> list[Estimate]:
-    camera = camera_for(picture, replace(sources, estimator=None))
+    camera = camera_for(picture, replace(sources, estimator=None), people, body)
     made = []
     for number, person in enumerate(people):
         made.append(by_keypoints(person, picture.shape[:2], body, camera))

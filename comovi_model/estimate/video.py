@@ -87,7 +87,7 @@ def estimate_video(
     everybody, notes = _everybody(frames, sources, way, people, tell)
     followed = follow_person(everybody, settings.choice, index=settings.index, mask=settings.mask)
     seen = [number for number, person in enumerate(followed) if person is not None]
-    camera = clip_camera(frames, sources)
+    camera = clip_camera(frames, sources, [person for person in followed if person is not None], body)
     size = check_picture(frames[0]).shape[:2]
     singles, failed = _estimated(frames, followed, seen, body, sources, way, camera, size, tell)
     if not singles:
@@ -138,11 +138,12 @@ def _everybody(
     return found, [f"{note} ({count} frames)" for note, count in notes.items()]
 
 
-def clip_camera(frames: Pictures, sources: Sources) -> PhotoCamera:
+def clip_camera(frames: Pictures, sources: Sources, views: Sequence[Person], body: BodyModel) -> PhotoCamera:
     """One camera for the clip: given, or the median of what some of its frames say."""
     first = check_picture(frames[0])
-    if sources.camera is not None or sources.estimator is None or sources.estimator.field_of_view is None:
-        return camera_for(first, sources)
+    network = None if sources.estimator is None else sources.estimator.field_of_view
+    if sources.camera is not None or sources.lens_from_keypoints or network is None or sources.estimator is None:
+        return camera_for(first, sources, views, body)
     some = np.unique(np.linspace(0, len(frames) - 1, min(FOCAL_FRAMES, len(frames))).round().astype(int))
     pixels = [sources.estimator.focal(check_picture(frames[number])) for number in some]
     return estimated_camera(float(np.median(pixels)), first.shape[:2], f"{len(some)} frames")
