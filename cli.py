@@ -60,6 +60,7 @@ VERB_EXAMPLES = {
         "comovi evaluate nano --count 200 --seed 90001 --json nano.json",
         "comovi evaluate nano --no-exchange",
         "comovi evaluate fit --count 64 --seed 1 --workers 2 --json fit.json",
+        "comovi evaluate keypoints --count 300 --seed 1 --json keypoints.json",
         "comovi evaluate mhr --count 200 --seed 1",
     ],
 }
@@ -164,6 +165,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         mhr_evaluation.run(arguments.count, arguments.seed, arguments.json)
         return 0
+    if arguments.what == "keypoints":
+        from .training import keypoint_evaluation
+
+        keypoint_evaluation.run_arguments(arguments)
+        return 0
     if arguments.what == "fit":
         if arguments.no_exchange:
             raise ComoviError("--no-exchange is for the nano model; leave it out to evaluate the fit.")
@@ -244,7 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
 
     evaluate = add_verb("evaluate", "measure the nano model or the fit on held-out clips, or count the work of a step")
-    evaluate.add_argument("what", choices=["nano", "fit", "mhr", "traffic"], help="what to measure")
+    evaluate.add_argument("what", choices=["nano", "fit", "keypoints", "mhr", "traffic"], help="what to measure")
     evaluate.add_argument("--count", type=_whole(1, 100_000), default=200, help="number of clips (200)")
     evaluate.add_argument(
         "--seed", type=_whole(0, 2**63 - 1), default=90_001, help="outside the training range (90001)"
@@ -254,6 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--variants", default="usual", metavar="LIST", help="of the fit: usual, wrong, ladder, or names"
     )
+    evaluate.add_argument("--table", action="store_true", help="keypoints: every noise level, and each stage alone")
     evaluate.add_argument("--share", default="1/1", metavar="K/N", help="for the fit: every N-th clip from the K-th")
     evaluate.add_argument("--no-exchange", action="store_true", help="measure without coupling of the branches")
     evaluate.set_defaults(run=_evaluate)

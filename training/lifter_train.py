@@ -1,0 +1,202 @@
+"""Train the keypoint lifter on people that are made up while it learns.
+
+    python -m comfyui_comovi.training.lifter_train --out RUN --steps 9000
+    python -m comfyui_comovi.training.lifter_train --out RUN --export comovi_model/assets/lifter.safetensors
+
+A run goes on from its last checkpoint. Step number s of seed S always sees the same people, so a run that was
+interrupted is the same run. Letters: B people, J = 24 joints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..comovi_model.body.mannequin import load_mannequin
+from ..comovi_model.body.rotations import matrix_from_6d_columns, matrix_to_axis_angle
+from ..comovi_model.body.smpl import rest_joints
+from ..comovi_model.estimate.keypoint_camera import crop_camera, pelvis_place
+from ..comovi_model.estimate.lifter import Lifter, network_input, save_lifter
+from ..comovi_model.estimate.lifter_body import KeypointBody, keypoint_body
+from ..comovi_model.files import atomic_path
+from .lifter_people import TRAINING_NOISE, People, draw_people
+from .lifter_poses import (
+    TRAINING_ACTIONS,
+    action_poses,
+    everyday_poses,
+    jittered,
+    mirrored,
+    named_poses,
+    random_poses,
+    recombined,
+)
+
+BATCH = 256
+RATE, WARM_UP, DECAY, CLIP = 1.2e-3, 300, 0.02, 1.0
+AVERAGE = 0.998  # of the weights that are kept
+SHARES = {"everyday": 0.45, "random": 0.25, "actions": 0.22, "named": 0.08}
+ACTION_POOL = 24_000
+LESS_SURE = {10: 0.2, 11: 0.2, 20: 0.4, 21: 0.4, 22: 0.1, 23: 0.1, 7: 0.5, 8: 0.5}  # weights of unseen rotations
+SAVE_EVERY, LOG_EVERY = 200, 50
+
+
+def numbers(word: str, *counters: int) -> np.random.Generator:
+    """A random stream that belongs to a purpose and counters alone."""
+    digest = hashlib.sha256(":".join((word, *map(str, counters))).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+class Source:
+    """Training people by step."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        mannequin = load_mannequin()
+        self.body = keypoint_body(mannequin)
+        rest, ground = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
+        self.actions = action_poses(TRAINING_ACTIONS, ACTION_POOL, numbers("lifter actions", seed), rest, ground)
+
+    def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(N, J, 3, 3)"""
+        sizes = rng.multinomial(count, list(SHARES.values()))
+        local = np.concatenate([
+            everyday_poses("training", sizes[0], rng),
+            random_poses(sizes[1], rng),
+            self.actions[rng.integers(len(self.actions), size=sizes[2])],
+            named_poses(sizes[3], rng),
+        ])  # fmt: skip
+        local = recombined(local, rng, 0.08)
+        swap = rng.random(count) < 0.5
+        local = np.where(swap[:, None, None, None], mirrored(local), local)
+        return jittered(local, rng, 4.0)
+
+    def people(self, step: int, count: int, word: str = "lifter training") -> People:
+        rng = numbers(word, self.seed, step)
+        local = torch.from_numpy(self.poses(count, rng)).float()
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return draw_people(local, self.body, TRAINING_NOISE, generator)
+
+
+def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Losses of a batch. The focal length that the lifter is told is right, wrong by a third, or a guess."""
+    focal = people.focal * torch.from_numpy(np.exp(0.3 * rng.standard_normal(len(people)))).float()
+    guess = 1.2 * people.size.amax(-1)
+    kind = torch.from_numpy(rng.random(len(people)))
+    told_focal = torch.where(kind < 0.5, people.focal, torch.where(kind < 0.75, focal, guess))
+    points, condition, square = network_input(people.keypoints, told_focal, people.size)
+    with torch.autocast("cpu", torch.bfloat16):
+        six, betas, camera, log_spread = lifter(points, condition)
+    rotations = matrix_from_6d_columns(six)
+    posed, true = body.posed(rotations), body.posed(people.rotations)
+    apart = posed.joints_at(betas) - true.joints_at(people.betas)
+    weight = torch.tensor([LESS_SURE.get(joint, 1.0) for joint in range(24)])
+    chord = (rotations - people.rotations).flatten(2).square().sum(-1).add(1e-6).sqrt()  # (B, J)
+    wanted = crop_camera(people.pelvis, square, people.focal, people.size)
+    pelvis = pelvis_place(camera, square, people.focal, people.size)
+    points3d = posed.points_at(betas) + pelvis[:, None]
+    depth = points3d[..., 2:].clamp_min(0.2)
+    seen = points3d[..., :2] / depth * people.focal[:, None, None] + people.size.flip(-1)[:, None] / 2
+    beside = 2 * (seen - people.clean) / square.side[:, None, None]
+    with torch.no_grad():
+        angle = matrix_to_axis_angle(rotations.transpose(-1, -2) @ people.rotations).norm(dim=-1)
+    losses = {
+        "joints": 5 * apart.square().sum(-1).add(1e-6).sqrt().mean(),
+        "rotations": 0.6 * (chord * weight).mean(),
+        "betas": 0.05 * (betas - people.betas).abs().mean(),
+        "camera": (camera[:, 0] / wanted[:, 0].clamp_min(0.05)).log().abs().mean()
+        + 0.5 * (camera[:, 1:] - wanted[:, 1:]).abs().mean(),
+        "picture": beside.abs().clamp_max(2).mean(),
+        "spread": 0.02 * (angle / log_spread.exp() + log_spread).mean(),
+    }
+    return {**losses, "loss": sum(losses.values(), start=torch.zeros(()))}
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Linear up, cosine down."""
+    if step < WARM_UP:
+        return RATE * (step + 1) / WARM_UP
+    done = (step - WARM_UP) / max(1, steps - WARM_UP)
+    return RATE * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def train(folder: Path, steps: int, seed: int) -> None:
+    """Up to `steps` steps; leaves `state.pt` and a line of log.jsonl every LOG_EVERY steps."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    source, lifter = Source(seed), Lifter()
+    decayed = [p for p in lifter.parameters() if p.dim() > 1]
+    plain = [p for p in lifter.parameters() if p.dim() <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}], RATE, fused=True
+    )
+    average = {name: value.detach().clone() for name, value in lifter.state_dict().items()}
+    step = 0
+    if (folder / "state.pt").exists():
+        state = torch.load(folder / "state.pt", weights_only=True)
+        lifter.load_state_dict(state["lifter"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, step = state["average"], state["step"]
+    began, running = time.process_time(), dict[str, float]()
+    while step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, steps)
+        losses = objective(lifter, source.people(step, BATCH), source.body, numbers("lifter focal", seed, step))
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(lifter.parameters(), CLIP)
+        optimiser.step()
+        keep = min(AVERAGE, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in lifter.state_dict().items():
+                average[name].lerp_(value, 1 - keep)
+        step += 1
+        for name, value in losses.items():
+            running[name] = running.get(name, 0.0) + float(value.detach()) / LOG_EVERY
+        if step % LOG_EVERY == 0:
+            line = {"step": step, "cpu": round(time.process_time() - began, 1)}
+            line |= {name: round(value, 4) for name, value in running.items()}
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            running = {}
+        if step % SAVE_EVERY == 0 or step == steps:
+            state = {
+                "lifter": lifter.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
+                "steps": steps, "seed": seed,
+            }  # fmt: skip
+            with atomic_path(folder / "state.pt") as temporary:
+                torch.save(state, temporary)
+
+
+def export(folder: Path, path: Path) -> None:
+    """The averaged weights of a run as the file that is shipped."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    lifter = Lifter()
+    lifter.load_state_dict(state["average"])
+    command = f"python -m comfyui_comovi.training.lifter_train --steps {state['steps']} --seed {state['seed']}"
+    save_lifter(lifter, path, f"{command} (step {state['step']})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the weights of the run and stop")
+    arguments = parser.parse_args()
+    if arguments.export:
+        export(arguments.out, arguments.export)
+    else:
+        train(arguments.out, arguments.steps, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
