@@ -17,10 +17,13 @@ from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image
 from comfyui_comovi.comovi_model.motion_io.formats import ImportedMotion
 from comfyui_comovi.training.curation.workers import Failure, run_all
+from comfyui_comovi.training.data.cache import build_all
 from comfyui_comovi.training.data.crop import camera_through, cover, picture_through
+from comfyui_comovi.training.data.dataset import CachedClips
+from comfyui_comovi.training.data.encoders import load_encoders
 from comfyui_comovi.training.data.example import make_example
 from comfyui_comovi.training.data.poses import cleaned, of_frames, on_video
-from comfyui_comovi.training.data.prepare import LIST, QUARANTINE, find_jobs, prepare
+from comfyui_comovi.training.data.prepare import LIST, QUARANTINE, find_jobs, held_out_videos, prepare
 from comfyui_comovi.training.data.prepare_clip import PRESETS, PrepareSettings
 from comfyui_comovi.training.data.timing import even_timeline
 from comfyui_comovi.training.data.video import read_all, scan_video, write_lossless
@@ -277,3 +280,25 @@ def test_a_video_from_a_phone_that_was_held_upright_is_read_upright(tmp_path):
         picture, facts = read_all(path)[0], scan_video(path)
         assert picture.shape[:2] == (facts.height, facts.width) == ((96, 64) if degrees % 180 else (64, 96))
         assert picture[bright].mean() > 200 and abs(picture.mean() - 255 * 16 / 64) < 8
+
+
+def test_held_out_videos_are_whole_and_stay_held_out_when_others_come():
+    names = [f"video-{number}" for number in range(200)]
+    apart = held_out_videos(names, 0.2)
+    assert 20 < len(apart) < 60
+    more = held_out_videos([*names, *(f"later-{number}" for number in range(300))], 0.2)
+    assert apart == {name for name in more if name.startswith("video")}
+    assert len(held_out_videos(names[:4], 0.001)) == 1 and held_out_videos(names, 0) == set()
+
+
+def test_held_out_clips_have_a_list_and_a_cache_of_their_own(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        numbered_video(folder, name, 24, 4.2)
+    made = prepare(folder, tmp_path / "out", replace(SETTINGS, clips_per_video=0), hold_out=0.3)
+    videos = [{clip.source for clip in clips} for clips in (made.clips, made.held_out)]
+    assert len(made.clips) + len(made.held_out) == 6 and made.held_out and not videos[0] & videos[1]
+    caches = [built.folder for built in build_all(made.folder, load_encoders("nano"))]
+    assert [len(CachedClips(cache)) for cache in caches] == [len(made.clips), len(made.held_out)]
+    assert caches[1].name == "cache_held_out"

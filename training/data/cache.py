@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 from ...comovi_model.body.motion import BodyMotion
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.files import TEMPORARY, atomic_path
+from ...comovi_model.motion_io.adapt import for_body
 from ...comovi_model.motion_io.reading import read_motion
 from .cache_files import (
     CachedClip,
@@ -37,8 +38,9 @@ from .cache_files import (
 )
 from .encoders import Encoders, add_encoder_arguments, encoders_from
 from .manifest import Clip, read_manifest, read_official
-from .prepare import LIST, SETTINGS
-from .prepare_clip import PrepareSettings, draw
+from .poses import load_body
+from .prepare import HELD_OUT, LIST, SETTINGS
+from .prepare_clip import PrepareSettings, body_hash, draw
 from .video import read_all
 
 VERSION = 1  # raise it when the same clip is encoded differently
@@ -79,8 +81,8 @@ def fingerprint(path: str | os.PathLike[str], encoders: Encoders, dtype: str) ->
     return {"cache_version": VERSION, "dtype": dtype, **encoders.fingerprint(), **settings}
 
 
-def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a clip, rounded as they are stored."""
+def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype, body: str = "") -> dict[str, Tensor]:
+    """All tensors of a clip, rounded as they are stored. body: for clips without a motion map (poses.load_body)."""
     pictures = read_all(clip.rgb)
     found = (len(pictures), pictures.shape[2], pictures.shape[1])
     if found != (clip.frames, *clip.size):
@@ -99,7 +101,7 @@ def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype) -> dict[str,
     if clip.motion is not None:
         drawn = read_all(clip.motion)
     else:
-        drawn = _drawn(clip, motion)
+        drawn = _drawn(clip, motion, body)
     if drawn.shape != pictures.shape:
         raise ComoviError(f"the motion map is {drawn.shape}, the pictures are {pictures.shape}.")
     rows = {
@@ -116,13 +118,12 @@ def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype) -> dict[str,
     return rows
 
 
-def _drawn(clip: Clip, motion: BodyMotion | None) -> Any:
-    from .poses import load_body
-
+def _drawn(clip: Clip, motion: BodyMotion | None, body: str) -> Any:
     if motion is None or motion.camera is None:
         raise ComoviError("the clip has no motion map and no pose file with a camera to draw one from.")
-    body = load_body("")
-    return draw(body, motion, clip.size[1], clip.size[0], PrepareSettings())
+    model = load_body(body)
+    fitting, _ = for_body(motion, model)
+    return draw(model, fitting, clip.size[1], clip.size[0], PrepareSettings())
 
 
 def build_cache(
@@ -134,9 +135,10 @@ def build_cache(
     world: int = 1,
     dtype: str = "bfloat16",
     shard_bytes: int = SHARD_BYTES,
+    body: str = "",
     progress: bool = False,
 ) -> BuiltCache:
-    """Encode every `world`-th clip that is not there yet; see the module's text."""
+    """Encode every `world`-th clip that is not there yet; see the module's text. `body`: as for encode_clip."""
     from tqdm import tqdm
 
     if not 0 <= rank < world:
@@ -146,7 +148,10 @@ def build_cache(
     listed, out = open_clips(clips), Path(out)
     for left in out.glob(f".shard-{rank:03d}-*{TEMPORARY}*"):  # by a run that was killed
         left.unlink()
-    write_head(out, fingerprint(clips, encoders, dtype), [clip.id for clip in listed])
+    depends = fingerprint(clips, encoders, dtype)
+    if any(clip.motion is None for clip in listed):
+        depends["drawn_body"] = body_hash(body)
+    write_head(out, depends, [clip.id for clip in listed])
     wanted = {clip.id: _signature(clip) for clip in listed}
     shards = _without_stale(read_shards(out), wanted) if rank == 0 else read_shards(out)
     done = {entry.id for shard in shards for entry in shard.clips if wanted.get(entry.id, EMPTY) == entry.of}
@@ -158,7 +163,7 @@ def build_cache(
     refused = []
     for clip in tqdm(waiting, desc="encoding", unit="clip", disable=not progress):
         try:
-            rows = encode_clip(clip, encoders, DTYPES[dtype])
+            rows = encode_clip(clip, encoders, DTYPES[dtype], body)
         except ComoviError as error:
             refused.append((clip.id, str(error)))
             continue
@@ -169,6 +174,15 @@ def build_cache(
         lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) + "\n" for name, reason in refused]
         temporary.write_text("".join(lines), encoding="utf-8")
     return BuiltCache(out, len(waiting) - len(refused), len(mine) - len(waiting), tuple(refused))
+
+
+def build_all(folder: Path, encoders: Encoders, out: Path | None = None, **more: Any) -> Iterator[BuiltCache]:
+    """The caches of a prepared folder: of its clips, and of those held out, if there are any, in a cache beside it."""
+    out = out or folder / "cache"
+    yield build_cache(folder, out, encoders, **more)
+    held_out = folder / HELD_OUT
+    if held_out.is_file() and held_out.stat().st_size:
+        yield build_cache(held_out, out.with_name(f"{out.name}_held_out"), encoders, **more)
 
 
 class _Writer:
@@ -234,6 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clips", type=Path, help="folder that prepare made, a clips.jsonl, or an official JSON list")
     parser.add_argument("--out", type=Path, help="folder of the cache (default: cache in the folder of the clips)")
     add_encoder_arguments(parser)
+    parser.add_argument("--body", default="", help="body file, for clips of a list that have poses and no motion map")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
     parser.add_argument("--rank", type=int, default=int(os.environ.get("RANK", 0)), help="of several machines")
     parser.add_argument("--world", type=int, default=int(os.environ.get("WORLD_SIZE", 1)))
@@ -253,13 +268,24 @@ def run(options: argparse.Namespace) -> int:
     folder = options.clips if options.clips.is_dir() else options.clips.parent
     out = options.out or folder / "cache"
     if options.check:
-        shards = check_cache(out, whole=True)
-        count = sum(len(shard.clips) for shard in shards)
-        print(f"{count} entries in {len(shards)} shards are whole: {out}")
+        for cache in (out, out.with_name(f"{out.name}_held_out")):
+            if cache == out or cache.is_dir():
+                shards = check_cache(cache, whole=True)
+                count = sum(len(shard.clips) for shard in shards)
+                print(f"{count} entries in {len(shards)} shards are whole: {cache}")
         return 0
     encoders = encoders_from(options, default_kind(options.clips))
-    built = build_cache(
-        options.clips, out, encoders, rank=options.rank, world=options.world, dtype=options.dtype, progress=True
-    )
-    print(summary(built))
-    return 0 if built.encoded or built.there else 1
+    more = {
+        "rank": options.rank,
+        "world": options.world,
+        "dtype": options.dtype,
+        "body": options.body,
+        "progress": True,
+    }
+    if options.clips.is_dir():
+        caches = list(build_all(options.clips, encoders, options.out, **more))
+    else:
+        caches = [build_cache(options.clips, out, encoders, **more)]
+    for built in caches:
+        print(summary(built))
+    return 0 if all(built.encoded or built.there for built in caches) else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 
@@ -27,6 +28,7 @@ RATE_TOLERANCE = 0.01  # share; estimators write 30 where the video has 29.97
 SMOOTHINGS = ("none", *METHODS)
 
 
+@lru_cache(maxsize=2)
 def load_body(name: str) -> BodyModel:
     """ "" the mannequin, "nano" its small copy, else a body file."""
     return load_nano_body() if name == "nano" else load_body_model(name or None)

@@ -36,6 +36,7 @@ from .prepare_clip import (
 )
 
 LIST, QUARANTINE, SETTINGS, FINISHED = "clips.jsonl", "quarantine.jsonl", "prepare.json", ".finished"
+HELD_OUT = "held_out.jsonl"  # clips to measure on, if some were asked for
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Prepared:
     folder: Path
     clips: tuple[Clip, ...]
     refused: tuple[Refused, ...]
+    held_out: tuple[Clip, ...] = ()
 
 
 def prepare(
@@ -52,16 +54,20 @@ def prepare(
     out: str | os.PathLike[str],
     settings: PrepareSettings,
     *,
+    hold_out: float = 0.0,
     workers: int = 0,
     seconds: float | None = None,
     progress: bool = False,
 ) -> Prepared:
     """Make clips of a folder of videos (or of the list that `comovi-train curate` wrote).
 
-    workers = 0 works in this process; `seconds` is the most that one video may take with workers.
+    hold_out: share of the videos whose clips go into a list of their own, for measuring. workers = 0 works in this
+    process; `seconds` is the most that one video may take with workers.
     """
     from tqdm import tqdm
 
+    if not 0 <= hold_out < 1:
+        raise ComoviError(f"the share of videos to hold out must lie between 0 and 1, got {hold_out}.")
     out = Path(os.path.abspath(out))
     jobs, refused = find_jobs(Path(videos))
     for left in (*out.glob(f".*{TEMPORARY}*"), *(out / FINISHED).glob(f".*{TEMPORARY}*")):  # by a run that was killed
@@ -86,12 +92,27 @@ def prepare(
                     _finish(out, done.item, done.result)
             bar.set_postfix_str(f"{sum(len(one.clips) for one in finished.values())} clips, {len(refused)} refused")
             bar.update()
-    clips = sorted((clip for one in finished.values() for clip in one.clips), key=lambda clip: clip.id)
+    apart = held_out_videos([name for name, one in finished.items() if one.clips], hold_out)
+    lists: list[list[Clip]] = [[], []]
+    for name, one in finished.items():
+        lists[name in apart].extend(one.clips)
+    clips, held_out = (sorted(some, key=lambda clip: clip.id) for some in lists)
     refused.sort(key=lambda one: one.id)
     write_manifest(out / LIST, clips)
+    if held_out or (out / HELD_OUT).exists():
+        write_manifest(out / HELD_OUT, held_out)
     with atomic_path(out / QUARANTINE) as temporary:
         temporary.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in refused), "utf-8")
-    return Prepared(out, tuple(clips), tuple(refused))
+    return Prepared(out, tuple(clips), tuple(refused), tuple(held_out))
+
+
+def held_out_videos(names: Sequence[str], share: float) -> set[str]:
+    """About this share of the videos, at least one; all clips of a video stay together. A video is chosen by its name
+    alone, so one that is held out stays so when others are added."""
+    if share == 0 or len(names) < 2:
+        return set()
+    order = {name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names}
+    return {name for name in names if order[name] < share * 2**64} or {min(names, key=order.__getitem__)}
 
 
 def find_jobs(videos: Path) -> tuple[list[VideoJob], list[Refused]]:
@@ -211,6 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--size", action="append", metavar="TxHxW", help=text)
         else:
             parser.add_argument(f"--{name}", type=kinds[name.replace("-", "_")], help=text)
+    parser.add_argument("--hold-out", type=float, default=0.0, metavar="SHARE", help="of the videos, for measuring")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="processes; 0 is none")
     parser.add_argument("--seconds", type=float, default=600.0, help="most that one video may take")
     parser.add_argument("--cache", action="store_true", help="also make the cache that training reads, in OUT/cache")
@@ -230,22 +252,25 @@ def settings_from(options: argparse.Namespace) -> PrepareSettings:
 def run(options: argparse.Namespace) -> int:
     settings = settings_from(options)
     done = prepare(
-        options.videos, options.out, settings, workers=options.workers, seconds=options.seconds, progress=True
-    )
-    report(done.clips, done.refused, done.folder)
+        options.videos, options.out, settings, hold_out=options.hold_out, workers=options.workers,
+        seconds=options.seconds, progress=True,
+    )  # fmt: skip
+    report(done)
     if options.cache and done.clips:
-        from .cache import build_cache, summary
+        from .cache import build_all, summary
 
         encoders = encoders_from(options, "nano" if options.preset == "nano" else "wan")
-        built = build_cache(done.folder, done.folder / "cache", encoders, progress=True)
-        print(summary(built))
+        for built in build_all(done.folder, encoders, progress=True):
+            print(summary(built))
     return 0 if done.clips else 1
 
 
-def report(clips: Sequence[Clip], refused: Sequence[Refused], folder: Path) -> None:
+def report(done: Prepared) -> None:
     """Say what was made, and why the rest was not."""
-    print(f"{len(clips)} clips in {folder / LIST}")
-    for one in refused[:10]:
+    print(f"{len(done.clips)} clips in {done.folder / LIST}")
+    if done.held_out:
+        print(f"{len(done.held_out)} clips held out in {done.folder / HELD_OUT}")
+    for one in done.refused[:10]:
         print(f"left out: {one.id}: {one.reason}")
-    if len(refused) > 10:
-        print(f"{len(refused) - 10} more are left out; see {folder / QUARANTINE}")
+    if len(done.refused) > 10:
+        print(f"{len(done.refused) - 10} more are left out; see {done.folder / QUARANTINE}")

@@ -10,7 +10,6 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ...comovi_model.body.motion import BodyMotion
 from ...comovi_model.body.smpl import BodyModel, pose_joints
 from ...comovi_model.clean.time_base import exact_fps
 from ...comovi_model.errors import ComoviError
-from ...comovi_model.files import atomic_folder
+from ...comovi_model.files import atomic_folder, require_file
 from ...comovi_model.images import write_image
 from ...comovi_model.motion_io.reading import read_motion
 from ...comovi_model.video import write_video
@@ -117,22 +116,22 @@ def settings_record(settings: PrepareSettings) -> dict[str, Any]:
     """The settings with what stands behind their names, for comparing one run with another."""
     record = asdict(settings)
     record["sizes"] = sorted(settings.sizes)
-    file = {"": ASSETS / "mannequin.safetensors", "nano": ASSETS / "nano_body.safetensors"}.get(settings.body)
-    record["body"] = hashlib.sha256((file or Path(settings.body)).read_bytes()).hexdigest()[:16]
+    record["body"] = body_hash(settings.body)
     record["renderer"] = RENDERER
     return record
 
 
-@lru_cache(maxsize=1)
-def _body(name: str) -> BodyModel:
-    return load_body(name)
+def body_hash(name: str) -> str:
+    """16 digits that tell bodies apart (poses.load_body has the names)."""
+    file = {"": ASSETS / "mannequin.safetensors", "nano": ASSETS / "nano_body.safetensors"}.get(name, Path(name))
+    return hashlib.sha256(require_file(file, "body model").read_bytes()).hexdigest()[:16]
 
 
 def prepare_video(job: VideoJob, settings: PrepareSettings, out: Path) -> VideoClips:
     """Write the clips of one video under out/clips; raises ComoviError where nothing can be made of it."""
     facts = scan_video(job.video)
     read = read_motion(job.poses, space="camera")
-    body = _body(settings.body)
+    body = load_body(settings.body)
     motion = cleaned(on_video(read, facts.time), body, settings.smoothing, settings.strength, settings.gap_seconds)
     motion = _with_camera(motion, facts, settings.focal_px)
     bucket, fps = choose_bucket(settings.buckets, facts.width, facts.height), exact_fps(settings.fps)
@@ -179,7 +178,7 @@ def _make_clip(
     settings: PrepareSettings,
     out: Path,
 ) -> Clip:
-    body = _body(settings.body)
+    body = load_body(settings.body)
     assert motion.camera is not None
     source = (facts.width, facts.height)
     places = _joint_places(body, motion, camera_through(Window(0, 0, 1, *source), motion.camera, source))
