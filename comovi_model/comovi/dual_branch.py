@@ -136,6 +136,7 @@ class DualBranch(WanModel):
         if x_v is None or x_m is None:  # alone, without exchange
             return self._video_block(i, x_v, step), self._motion_block(j, x_m, step)
         x_m = self._motion_block(j, exchange_before(self, i, x_v, x_m, step.dtype), step)
+        assert x_m is not None
         if self.fuse_exchange and self.config.interaction == "single_m2v" and i not in step.pose_layers:
             # What the motion says is known before the video block ends, and rides on its last sum.
             return self._video_block(i, x_v, step, self.zero_linear_blocks[j](x_m.to(step.dtype))), x_m

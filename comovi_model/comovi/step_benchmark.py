@@ -105,7 +105,8 @@ def measure(device: torch.device, seconds: float) -> list[Row]:
     config, latent, dtype = (WAN22_5B, LATENT, torch.bfloat16) if cuda else (SMALL, SMALL_LATENT, torch.float32)
     measured = Measured(config, latent, device, dtype)
     shape = f"{latent[0]}x{latent[1]}x{latent[2]}x{SENTENCES}"
-    rows, truths = [], {}
+    truths: dict[str, Tensor] = {}
+    rows: list[Row] = []
     for op, provider, call, setting in cases(measured):
         row = Row(op, provider, shape, str(dtype).removeprefix("torch."), None, None, None, None, None, None, "s", None,
                   False, "", **about(device))  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -79,7 +80,7 @@ def things(size: Size, device: torch.device) -> Iterator[tuple[str, str, str, fl
     """(what, by what, shape, bytes or FLOPs, unit, call)."""
     count = 2**29 if device.type == "cuda" else 2**23
     source, target = (torch.empty(count, dtype=torch.uint8, device=device) for _ in range(2))
-    yield "copy", "torch", f"{count / 2**20:.0f} MiB", 2.0 * count, "GB/s", lambda: target.copy_(source)
+    yield "copy", "torch", f"{count / 2**20:.0f} MiB", 2.0 * count, "GB/s", partial(target.copy_, source)
 
     def random(*shape: int, dtype: torch.dtype = size.dtype) -> torch.Tensor:
         return torch.randn(shape, device=device, dtype=torch.float32).to(dtype)
@@ -87,24 +88,18 @@ def things(size: Size, device: torch.device) -> Iterator[tuple[str, str, str, fl
     shapes = ((size.rows, size.dim, size.dim), (size.rows, size.ffn_dim, size.dim), (size.rows, size.dim, size.ffn_dim))
     for m, n, k in shapes:
         x, weight = random(m, k), random(n, k)
-        yield "product", "torch", f"{m}x{n}x{k}", 2.0 * m * n * k, "TFLOP/s", lambda x=x, w=weight: x @ w.t()
+        yield "product", "torch", f"{m}x{n}x{k}", 2.0 * m * n * k, "TFLOP/s", partial(torch.mm, x, weight.t())
         if device.type == "cuda" and not missing_fp8(device):
             x8, w8 = x.to(FP8), weight.to(FP8)
             one = [torch.ones(s, device=device) for s in ((m, 1), (1, n))]
             yield (
                 "product", "fp8", f"{m}x{n}x{k}", 2.0 * m * n * k, "TFLOP/s",
-                lambda x=x8, w=w8, s=one: torch._scaled_mm(x, w.t(), s[0], s[1], out_dtype=torch.bfloat16),
+                partial(torch._scaled_mm, x8, w8.t(), one[0], one[1], out_dtype=torch.bfloat16),
             )  # fmt: skip
     m = size.rows // 4
     wide = random(m, size.dim, dtype=torch.float32), random(size.dim, size.dim, dtype=torch.float32)
-    yield (
-        "product",
-        "float32",
-        f"{m}x{size.dim}x{size.dim}",
-        2.0 * m * size.dim**2,
-        "TFLOP/s",
-        lambda: wide[0] @ wide[1],
-    )
+    flops = 2.0 * m * size.dim**2
+    yield "product", "float32", f"{m}x{size.dim}x{size.dim}", flops, "TFLOP/s", partial(torch.mm, *wide)
     yield from attentions(size, device, random)
 
 
@@ -117,10 +112,10 @@ def attentions(
         q, k, v = (random(size.batch, n, size.heads, head) for n in (length, keys, keys))
         flops, shape = 4.0 * size.batch * size.heads * length * keys * head, f"{length}x{keys}x{size.heads}x{head}"
         if device.type != "cuda":
-            yield "attention", "torch", shape, flops, "TFLOP/s", lambda x=(q, k, v): dense_attention(*x)
+            yield "attention", "torch", shape, flops, "TFLOP/s", partial(dense_attention, q, k, v)
             parts = tuple(x.transpose(1, 2) for x in (q, k, v))
-            yield "attention", "two products", shape, flops, "TFLOP/s", lambda x=parts: two_product_attention(*x)
+            yield "attention", "two products", shape, flops, "TFLOP/s", partial(two_product_attention, *parts)
             continue
         for name, library in LIBRARIES.items():
             if not missing(name) and not refusal(name, q, k, v):
-                yield "attention", name, shape, flops, "TFLOP/s", lambda x=(q, k, v), run=library.run: run(*x)
+                yield "attention", name, shape, flops, "TFLOP/s", partial(library.run, q, k, v)
