@@ -9,6 +9,7 @@ import torch
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.training.batch import Draw
 from comfyui_comovi.training.config import BatchConfig, DataConfig, EngineConfig, ModelConfig, TrainConfig
+from comfyui_comovi.training.data import dataset
 from comfyui_comovi.training.data.cache import build_cache, encode_clip, open_clips
 from comfyui_comovi.training.data.cache_files import check_cache, read_shards
 from comfyui_comovi.training.data.dataset import CachedClips, PreparedClips
@@ -225,6 +226,14 @@ def test_a_clip_that_cannot_be_encoded_is_left_out_with_its_reason(data, encoder
     assert built.encoded == 4 and [name for name, _ in built.refused] == ["c-00"]
     assert "c-00" in (tmp_path / "cache" / "quarantine-000.jsonl").read_text()
     assert len(CachedClips(tmp_path / "cache")) == 4
+
+
+def test_more_shards_than_are_kept_open_are_read_all_the_same(made, monkeypatch):
+    monkeypatch.setattr(dataset, "OPEN_SHARDS", 1)
+    few, all_open = CachedClips(made / "cache"), CachedClips(made / "cache")
+    order = [4, 0, 2, 1, 3, 0]
+    a = torch.cat([few.read([index], draw()).video for index in order])
+    assert len(few._files) == 1 and torch.equal(a, all_open.read(order, draw()).video)
 
 
 def test_a_full_check_reads_every_byte(data):

@@ -83,9 +83,9 @@ def test_a_window_goes_where_the_person_is_and_stays_inside():
 
 
 def test_the_example_folder_becomes_clips_whose_map_lies_on_the_person(tmp_path):
-    make_example(tmp_path / "videos", 4)
+    make_example(tmp_path / "videos", 3)
     made = prepare(tmp_path / "videos", tmp_path / "data", PRESETS["nano"])
-    assert made.refused == () and len(made.clips) == 4
+    assert made.refused == () and len(made.clips) == 3
     for clip in made.clips:
         pictures, drawn = read_all(clip.rgb), read_all(clip.motion)
         assert pictures.shape == drawn.shape == (33, 192, 128, 3)

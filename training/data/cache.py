@@ -256,12 +256,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def default_kind(path: Path) -> str:
-    """Nano encoders for clips that were made for them (their maps have 2 x 2 samples), else Wan's."""
+    """Nano encoders for clips that were drawn with the nano body, else Wan's."""
     folder = path if path.is_dir() else path.parent
     try:
-        return "nano" if json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["samples"] == 2 else "wan"
+        drawn_with = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["body"]
     except (OSError, KeyError, TypeError, ValueError):
         return "wan"
+    return "nano" if drawn_with == body_hash("nano") else "wan"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from .cache_files import CachedClip, Shard, check_cache, open_shard, read_head, 
 from .encoders import Encoders
 
 Rows = dict[str, Tensor]
+OPEN_SHARDS = 64  # kept mapped; a large cache has thousands
 
 
 class CachedClips:
@@ -65,9 +66,12 @@ class CachedClips:
 
     def _tensor(self, shard: Shard, clip: CachedClip, key: str) -> Tensor:
         with self._lock:
-            file = self._files.get(shard.path)
+            file = self._files.pop(shard.path, None)
             if file is None:
-                file = self._files[shard.path] = open_shard(shard).__enter__()
+                file = open_shard(shard).__enter__()
+            self._files[shard.path] = file  # the newest is last
+            if len(self._files) > OPEN_SHARDS:
+                del self._files[next(iter(self._files))]
         return read_tensor(file, shard, clip, key)
 
 
