@@ -142,7 +142,7 @@ def _fit(
             "half of the result, not the video."
         )
     believed = given is not None and not bool(empty[0])
-    if believed:
+    if given is not None and believed:
         pose, score = fit_start(subject, seen, 0, given, fine)
         first = 0
     if not believed or float(score.mean) > DOUBTED:

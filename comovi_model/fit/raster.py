@@ -24,7 +24,8 @@ def draw(vertices: Tensor, faces: Tensor, K: Tensor, height: int, width: int) ->
     """Vertices (B, V, 3), faces (N, 3) counter-clockwise from outside, K (3, 3) or (B, 3, 3) -> what pixels see."""
     group = max(1, min(POSES_PIXELS // (height * width), POSES_FACES // max(1, len(faces))))
     if len(vertices) <= group:
-        return Pixels(*_draw(vertices, faces, K, height, width), (len(vertices), height, width))
+        index, face, bary, depth = _draw(vertices, faces, K, height, width)
+        return Pixels(index, face, bary, depth, (len(vertices), height, width))
     columns = []
     for start in range(0, len(vertices), group):
         piece = slice(start, start + group)
