@@ -31,6 +31,7 @@ from ..comovi_model.nano.text_encoder import NanoTextEncoder
 from ..comovi_model.wan.weights import write_weights
 from .lora import lora_tensors, merged, split_state
 from .recipe import Recipe
+from .recipes.start import PART_KEY
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAME = "diffusion_pytorch_model"  # of the files in a folder, as the official release calls them
@@ -112,7 +113,7 @@ def export_network(
         official = {name: tensor for name, tensor in official.items() if name not in kept}
     metadata = {**network_metadata(network.config), **(about or {})}
     if only is not None:
-        metadata["comovi.part"] = "the trained weights only; load them over the weights they were trained from"
+        metadata[PART_KEY] = "the trained weights only; load them over the weights they were trained from"
     path = out if out.suffix == ".safetensors" else out / f"{NAME}.safetensors"
     return write_shards(path, Converted(official, dtype), metadata, largest)
 

@@ -86,6 +86,8 @@ def test_only_what_was_trained_is_enough_to_go_on(recipe, tmp_path):
     names = set(open_weights(part).entries)
     assert names == {official_name(name.removeprefix("network.")) for name in recipe.trainable()}
     assert "trained weights only" in open_weights(part).metadata["comovi.part"]
+    with pytest.raises(ComoviError, match=r"trained weights only; name .* model\.base"):
+        build_recipe(replace(CONFIG, model=ModelConfig(init=str(part))))
     model = ModelConfig(base=str(whole), init=str(part))
     again = build_recipe(replace(CONFIG, model=model)).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in recipe.state_dict().items())

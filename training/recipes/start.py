@@ -25,6 +25,8 @@ from ..counters import key
 from ..lora import adapt
 from .network import TrainedNetwork
 
+PART_KEY = "comovi.part"  # metadata of a file that holds only what was trained
+
 
 @dataclass(frozen=True)
 class Start:
@@ -72,6 +74,8 @@ def _build(config: Any, device: str | None) -> TrainedNetwork:
 
 
 def _read(path: str, config: Any) -> Checkpoint:
+    if Path(path).suffix == ".safetensors" and PART_KEY in open_weights(path).metadata:
+        raise ComoviError(f"{path} holds trained weights only; name what they were trained from in model.base.")
     wants_head = config.stage.kind == "joint" and config.stage.smpl.enabled and config.adapter.kind == "none"
     wanted = {"interaction": config.model.interaction, **config.model.shape}
     found = read_checkpoint(path, new_pose_head=wants_head, **wanted)
