@@ -280,3 +280,10 @@ def test_left_and_right_confused_at_the_start_is_noticed(motion, picture):
     assert error_mm(start, motion.slice(0, 1))[0] > 100
     result = fit_motion_map(picture[:1], BODY, start, settings=QUICK)
     assert error_mm(result.motion, motion.slice(0, 1))[0] < 60
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_finds_the_same_motion(motion, picture):
+    here, there = (fit_motion_map(picture, body, motion.slice(0, 1)) for body in (BODY, BODY.to("cuda")))
+    assert there.motion.rotations.device.type == "cpu" and there.flags == here.flags
+    assert error_mm(there.motion, here.motion)[0] < 5
