@@ -20,11 +20,12 @@ DRAWN_BY_THE_PAGE = {"MarkdownNote"}
 CORE = {
     "CFGGuider", "CLIPLoader", "CLIPTextEncode", "CreateVideo", "EasyCache", "ImageBatch", "ImageFromBatch",
     "ImageScale", "KSampler", "LoadImage", "Preview3D", "PreviewAny", "PreviewImage", "PrimitiveStringMultiline",
-    "RandomNoise", "SamplerCustomAdvanced", "SaveVideo", "VAEDecode", "VAEDecodeTiled", "VAELoader",
+    "RandomNoise", "SamplerCustomAdvanced", "SaveImage", "SaveVideo", "VAEDecode", "VAEDecodeTiled", "VAELoader",
 }  # fmt: skip
 EXPECTED = {
     "quick_start_nano", "image_to_video_and_motion", "drive_video_with_my_motion", "video_to_motion",
     "longer_than_81_frames", "image_to_video_low_vram", "motion_only", "mocap_to_motion_map", "map_to_bvh",
+    "photo_to_pose",
 }  # fmt: skip
 TITLE_BAR = 30  # pixels above a node's position
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workflow_estimate import PHOTO_TO_POSE
 from workflow_full import FULL_FLOWS
 from workflow_motion import DRIVE, MAP_TO_BVH, MOCAP
 from workflow_nano import (
@@ -258,4 +259,4 @@ LONGER = Flow(
     ],
 )
 
-FLOWS = [QUICK_START, DRIVE, VIDEO_TO_MOTION, LONGER, MOCAP, MAP_TO_BVH, *FULL_FLOWS]
+FLOWS = [QUICK_START, PHOTO_TO_POSE, DRIVE, VIDEO_TO_MOTION, LONGER, MOCAP, MAP_TO_BVH, *FULL_FLOWS]

@@ -21,6 +21,7 @@ from comfyui_comovi.comovi_model.body.files.amass import load_motion
 from comfyui_comovi.comovi_model.body.map_render import iter_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.smpl import BodyModel
+from comfyui_comovi.comovi_model.nano.example_picture import example_picture
 from comfyui_comovi.comovi_model.nano.examples import example_motion
 from comfyui_comovi.comovi_model.show.overlay import overlay_motion
 from comfyui_comovi.comovi_model.video import read_video
@@ -96,6 +97,9 @@ def pages(results: Path) -> dict[str, Callable[[], list[Image.Image]]]:
     def seen(name: str, share: float = 0.5) -> Image.Image:
         return moment(results, name, share)
 
+    def still(name: str) -> Image.Image:
+        return Image.open(newest(results, name, "png")).convert("RGB")
+
     own = Stage(load_mannequin_body(), load_motion(newest(results, "quick_start_motion", "npz")))
     return {
         "quick_start_nano": lambda: [seen("quick_start_video"), seen("quick_start_map"), own.body_view(0.5)],
@@ -108,6 +112,11 @@ def pages(results: Path) -> dict[str, Callable[[], list[Image.Image]]]:
             seen("clip_to_read", 0.6),
             seen("map_of_video", 0.6),
             seen("motion_over_video", 0.6),
+        ],
+        "photo_to_pose": lambda: [
+            Image.fromarray(example_picture("walking", 4)[0]),
+            still("photo_map"),
+            still("photo_overlay"),
         ],
         "map_to_bvh": lambda: [
             seen("generated_map", 0.4),
