@@ -139,7 +139,7 @@ class EngineLoop:
 
         self.config = config
         self.engine: Engine = build_engine(config, source)
-        self.reader = StepReader(source, config, 0, 1, 0)
+        self.reader = StepReader(source, config, 0, 1, 0, self.engine.device.type == "cuda")
         self.waits: list[float] = []
         self.skipped = skipped  # first steps that are not timed
 

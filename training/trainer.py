@@ -123,7 +123,8 @@ class Trainer:
         self.ema = ShardedEma(engine, config.ema) if config.ema.enabled else None
         self.step = self._restore(start, elastic) if start is not None else self._begin()
         self.saved = self.step
-        self.reader = StepReader(source, config, engine.rank, engine.world, self.step)
+        pin = engine.device.type == "cuda"
+        self.reader = StepReader(source, config, engine.rank, engine.world, self.step, pin)
         self.log = RunLog(self.run_folder, config.log, engine.rank, self.step, config.run.max_steps)
         self.stop_asked = False
         self.window = Window()

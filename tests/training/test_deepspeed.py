@@ -37,6 +37,7 @@ ENGINES = {
     "zero3_offload": (*OFFLOAD, FP32, "engine.checkpointing=true"),
 }
 HALF = {"zero1_bf16": ("engine.zero=1", BF16, "ema.enabled=true"), "zero3_bf16": (*OFFLOAD, BF16, "ema.enabled=true")}
+LORA = ("adapter.kind=lora", "adapter.rank=4", "stage.smpl.enabled=false", "engine.checkpointing=true")
 RESUMED = ("zero0", "zero2", "zero3", "zero3_offload", "zero1_bf16", "zero3_bf16")
 
 
@@ -64,6 +65,7 @@ def runs(tmp_path_factory):
         for job in jobs
         if job["name"] in RESUMED
     ]
+    jobs.append({"name": "lora", "set": ["engine.kind=deepspeed", *OFFLOAD, *LORA]})
     run_jobs(2, out, jobs)
     alone = ["engine.kind=deepspeed", "batch.accumulate=4", *ENGINES["zero3"]]
     start = str(checkpoint_folder(out / "zero3", 4))
@@ -108,6 +110,15 @@ def test_a_run_of_two_processes_goes_on_in_one(runs):
     """Same clips and draws, other sums: equal but for rounding."""
     rest = losses(runs / "zero3")[4:]
     torch.testing.assert_close(torch.tensor(losses(runs / "zero3_one_process")), torch.tensor(rest), rtol=1e-6, atol=0)
+
+
+def test_adapters_learn_under_zero3_as_under_plain_torch(runs, tmp_path):
+    trainer.train(small_config(tmp_path, "lora", "batch.accumulate=4", *LORA), source=CLIPS)
+    ours, theirs = losses(runs / "lora"), losses(tmp_path / "lora")
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-6, atol=0)
+    trained = Pieces(checkpoint_folder(runs / "lora", 8)).places
+    assert trained.keys() == Pieces(checkpoint_folder(tmp_path / "lora", 8)).places.keys()
+    assert all("lora" in name for name in trained)
 
 
 @pytest.mark.parametrize("name", ["zero3", "zero3_bf16", "zero1_bf16"])
