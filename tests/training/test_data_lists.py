@@ -11,6 +11,7 @@ import pytest
 import torch
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.motion_io.reading import read_motion
+from comfyui_comovi.training.cli import main
 from comfyui_comovi.training.data.buckets import Bucket, choose_bucket, parse_bucket
 from comfyui_comovi.training.data.cache import build_cache, encode_clip
 from comfyui_comovi.training.data.dataset import CachedClips, assemble
@@ -196,3 +197,38 @@ def test_write_manifest_is_ordered(tmp_path):
     path = write_manifest(tmp_path / "clips.jsonl", clips)
     assert [one.id for one in read_manifest(path)] == ["a", "b", "c"]
     assert read_manifest(path)[0].fps == Fraction(30000, 1001)
+
+
+def test_the_data_command_checks_exports_and_imports(made, tmp_path, capsys):
+    assert main(["data", "check", str(made.folder)]) == 0
+    assert "2 clips, 0 problems" in capsys.readouterr().out
+    assert main(["data", "export", str(made.folder), "--out", str(tmp_path / "dataset.json")]) == 0
+    assert main(["data", "import", str(tmp_path / "dataset.json"), "--out", str(tmp_path / "clips.jsonl")]) == 0
+    assert [one.id for one in read_manifest(tmp_path / "clips.jsonl")] == ["rgb", "rgb-1"]
+    wrong = [replace(made.clips[0], frames=29), replace(made.clips[1], rgb=tmp_path / "lost.mkv")]
+    write_manifest(tmp_path / "wrong.jsonl", wrong)
+    assert main(["data", "check", str(tmp_path / "wrong.jsonl")]) == 1
+    said = capsys.readouterr().out
+    assert "a-00: rgb has 33 frames of 64x64" in said and "a-00: 33 poses for 29 frames" in said
+    assert "b-00: " in said and "lost.mkv" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("prepare nowhere --out x", "nowhere does not exist; give a folder of videos"),
+        ("prepare . --out x --size 81x700x1280", "multiples of 32"),
+        ("prepare . --out x", "holds no video"),
+        ("cache .", "holds no clips.jsonl; make clips with comovi-train prepare"),
+        ("cache . --check", "is no cache"),
+        ("data export . --out x.json", "holds no clips.jsonl"),
+        ("curate . --out x --rule beauty:1", "unknown score 'beauty'"),
+        ("example x --count 0", "at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_two(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # nothing half-made is left

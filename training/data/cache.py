@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...comovi_model.body.motion import BodyMotion
 from ...comovi_model.errors import ComoviError
-from ...comovi_model.files import TEMPORARY, atomic_path
+from ...comovi_model.files import TEMPORARY, atomic_path, require_file
 from ...comovi_model.motion_io.adapt import for_body
 from ...comovi_model.motion_io.reading import read_motion
 from .cache_files import (
@@ -61,15 +61,21 @@ class BuiltCache:
 
 def open_clips(path: str | os.PathLike[str]) -> list[Clip]:
     """The clips of a prepared folder, of a list (.jsonl), or of the released code's list (.json)."""
-    path = Path(path)
-    if path.is_dir():
-        if not (path / LIST).is_file():
-            raise ComoviError(f"{path} holds no {LIST}; make clips with comovi-train prepare.")
-        path = path / LIST
+    path = list_of(path)
     clips = read_official(path) if path.suffix == ".json" else read_manifest(path)
     if not clips:
         raise ComoviError(f"{path} lists no clip; quarantine.jsonl beside it says why.")
     return clips
+
+
+def list_of(path: str | os.PathLike[str]) -> Path:
+    """The list itself, where a prepared folder is named."""
+    path = Path(path)
+    if not path.is_dir():
+        return require_file(path, "list of clips")
+    if not (path / LIST).is_file():
+        raise ComoviError(f"{path} holds no {LIST}; make clips with comovi-train prepare.")
+    return path / LIST
 
 
 def fingerprint(path: str | os.PathLike[str], encoders: Encoders, dtype: str) -> dict[str, Any]:
@@ -275,6 +281,7 @@ def run(options: argparse.Namespace) -> int:
                 count = sum(len(shard.clips) for shard in shards)
                 print(f"{count} entries in {len(shards)} shards are whole: {cache}")
         return 0
+    list_of(options.clips)
     encoders = encoders_from(options, default_kind(options.clips))
     more = {
         "rank": options.rank,

@@ -31,7 +31,9 @@ class WanEncoders:
 
     def __init__(self, folder: str, device: str = "cpu"):
         if not folder:
-            raise ComoviError("name the folder of Wan2.2-TI2V-5B in the layout of diffusers: --wan FOLDER.")
+            raise ComoviError(
+                "name the folder of Wan2.2-TI2V-5B in the layout of diffusers: --wan FOLDER (or --encoders nano)."
+            )
         self.folder, self.device = Path(folder), torch.device(device)
         for part in PARTS:
             if not (self.folder / part).is_dir():
