@@ -94,7 +94,7 @@ class _Fit:
     def __init__(self, body: BodyModel, tolerance: Tolerance) -> None:
         body = body.to("cpu").to(torch.float64)
         self.used, self.ridge = well_spread(body.weights, tolerance.used), tolerance.shape_ridge
-        self.strong = max(USED, tolerance.used // 2) if tolerance.used < len(body.weights) else 3 * USED
+        self.strong = min(max(USED, tolerance.used // 2), 3 * USED)  # vertices that begin the rotation of a joint
         self.held = torch.zeros(3 * NUM_JOINTS + 3, dtype=torch.float64)
         self.held.view(-1, 3)[list(tolerance.still)] = 1e9  # as good as no freedom
         self.num_betas = min(NUM_BETAS, body.num_betas)
