@@ -3,6 +3,7 @@
     comovi-train ablate --clips runs/clips --out runs/ablation --steps 2000 --cases 64
 
 Can be stopped and started again: finished rows stay, and a row that was being trained goes on from its checkpoint.
+To use two cores, wait for the first row and start it twice, with `--only` for other rows.
 Writes OUT/<variant>/ (the runs), OUT/<variant>.json, OUT/ablation.json and OUT/ablation.md.
 """
 
@@ -127,15 +128,26 @@ def look_at(start: NanoInput, look: str) -> NanoInput:
     return NanoInput(start.video, maps, start.pose, start.sentences)
 
 
+def settings_key(options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for a finished row to be kept."""
+    return {"steps": options.steps, "batch": options.batch, "cases": options.cases, "seed": options.seed,
+            "set": list(options.set)}  # fmt: skip
+
+
+def finished_row(variant: Variant, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The row of an earlier call, or of one that runs beside this one."""
+    file = options.out / f"{variant.name}.json"
+    if not file.exists():
+        return None
+    row = json.loads(file.read_text(encoding="utf-8"))
+    return dict(row) if row.get("settings") == settings_key(options) else None
+
+
 def run_variant(variant: Variant, options: argparse.Namespace) -> dict[str, Any]:
     """One row, from its file if it is there."""
-    settings = {"steps": options.steps, "batch": options.batch, "cases": options.cases, "seed": options.seed,
-                "set": list(options.set)}  # fmt: skip
-    file = options.out / f"{variant.name}.json"
-    if file.exists():
-        row = json.loads(file.read_text(encoding="utf-8"))
-        if row.get("settings") == settings:
-            return dict(row)
+    known = finished_row(variant, options)
+    if known is not None:
+        return known
     clips = restyle_clips(options.clips, options.out / f"clips-{variant.look}", variant.look, load_autoencoder())
     folder = train_variant(variant, options, clips)
     model, trained = trained_model(folder)
@@ -146,9 +158,9 @@ def run_variant(variant: Variant, options: argparse.Namespace) -> dict[str, Any]
         "cases": options.cases,
         "seed": options.seed,
         **measure(model, variant.look, options.cases, options.seed),
-        "settings": settings,
+        "settings": settings_key(options),
     }
-    write_json(file, row)
+    write_json(options.out / f"{variant.name}.json", row)
     return row
 
 
@@ -175,8 +187,10 @@ def run(options: argparse.Namespace) -> int:
         raise ComoviError("--steps, --batch and --cases must be at least 1.")
     results = {}
     for variant in VARIANTS:
-        if variant.name in options.only or variant.name == "full":
-            results[variant.name] = run_variant(variant, options)
+        wanted = variant.name in options.only or variant.name == "full"
+        row = run_variant(variant, options) if wanted else finished_row(variant, options)
+        if row is not None:
+            results[variant.name] = row
     table = markdown(results)
     write_json(options.out / "ablation.json", results)
     with atomic_path(options.out / "ablation.md") as path:

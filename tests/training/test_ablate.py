@@ -188,6 +188,8 @@ def test_the_command_makes_rows_and_keeps_those_it_has(tmp_path, capsys):
     (tmp_path / "out" / "cut.json").write_text(json.dumps({**results["cut"], "joint_error_mm": 1.0}))
     ablate.run(options)
     assert json.loads((tmp_path / "out" / "ablation.json").read_text())["cut"]["joint_error_mm"] == 1.0
+    ablate.run(replace_options(options, only=["full"]))  # rows of another call stay in the table
+    assert "| exchange cut |" in (tmp_path / "out" / "ablation.md").read_text()
     with pytest.raises(ComoviError, match="other settings"):
         ablate.run(replace_options(options, batch=1))
     with pytest.raises(ComoviError, match="at least 1"):
