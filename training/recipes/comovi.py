@@ -132,7 +132,7 @@ class ComoviRecipe(Recipe):
 def build_comovi(config: Any, source: Any = None, device: torch.device | str | None = None) -> ComoviRecipe:
     """Network, what of it moves, and its losses, as the configuration says."""
     joint, smpl = config.stage.kind == "joint", config.stage.smpl
-    start = start_network(config, "meta" if str(device) == "meta" else None)
+    start = start_network(config, None if device is None else str(device))
     start.network.recompute_blocks(config.engine.checkpointing)
     weights = {name: getattr(smpl.weights, name) for name in ("pose", "vertices", "joints")}
     terms = Terms(

@@ -37,7 +37,10 @@ class Start:
 
 
 def start_network(config: Any, device: str | None = None) -> Start:
-    """device "meta": shapes only; of files, which then need not exist, only the header is read."""
+    """Random numbers are drawn on `device` itself; those of files stay in the file.
+
+    device "meta": shapes only; of files, which then need not exist, only the header is read.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.run.seed, "weights", 0))
         network = _build(config, device)
@@ -61,7 +64,7 @@ def _build(config: Any, device: str | None) -> TrainedNetwork:
         shape = _read(base or init, config).config if there else network_config(config)
         return TrainedNetwork(shape, device="meta", dtype=dtype)
     if not (base or init):
-        network = TrainedNetwork(network_config(config), dtype=dtype)
+        network = TrainedNetwork(network_config(config), device=device, dtype=dtype)
         network.init_weights()
         return network
     found = _read(base or init, config)
