@@ -284,7 +284,7 @@ def test_half_a_person_is_taken_with_a_note():
         ([{"people": 3}], "must be a list"),
         ([{"people": [{"pose_keypoints_2d": [1, 2]}]}], "x, y, confidence of each point"),
         ([{"people": [{"pose_keypoints_2d": "abc"}]}], "x, y, confidence of each point"),
-        ([{"people": [{"pose_keypoints_2d": [1.0] * 51}]}], "got 17"),
+        ([{"people": [{"pose_keypoints_2d": [1.0] * 57}]}], "got 19"),
         ([{"people": [{"pose_keypoints_2d": [0.0] * 54}]}], "two points"),
         ([{"people": [{}], "canvas_width": NAN}], "canvas_width"),
         ([{"people": [{}] * 65}], "65 people"),

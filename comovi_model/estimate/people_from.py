@@ -19,12 +19,12 @@ import numpy as np
 
 from ..camerahmr.crop import box_of_mask
 from ..errors import ComoviError
-from .people import NUM_KEYPOINTS, Person, clean_keypoints, within_picture
+from .keypoints import openpose_18
+from .people import NUM_KEYPOINTS, Person, within_picture
 
 MOST_PEOPLE = 64  # more in one picture are a mistake, or an attack
 PERSON_LABELS = ("person", "people", "human", "man", "woman", "child", "0", "")
 NORMALISED_BELOW = 2.0  # keypoints whose every coordinate is below this are shares of the canvas, not pixels
-BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # without the mid hip and the feet
 
 
 def people_from_boxes(boxes: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
@@ -244,10 +244,8 @@ def _points_of(row: Any) -> np.ndarray:
         points = np.array(numbers if numbers is not None else [], np.float64).reshape(-1, 3)
     except (ValueError, TypeError):
         raise ComoviError("pose_keypoints_2d must be x, y, confidence of each point in turn.") from None
-    if len(points) == 25:
-        points = points[list(BODY_25_TO_18)]
     if len(points) == 0:
         return np.zeros((NUM_KEYPOINTS, 3))
-    if len(points) != NUM_KEYPOINTS:
-        raise ComoviError(f"pose_keypoints_2d must hold 18 (OpenPose) or 25 points, got {len(points)}.")
-    return clean_keypoints(points)
+    if len(points) not in (17, NUM_KEYPOINTS, 25):
+        raise ComoviError(f"pose_keypoints_2d must hold 18 (OpenPose), 25 or 17 (COCO) points, got {len(points)}.")
+    return openpose_18(points)
