@@ -4,9 +4,12 @@ import json
 import shutil
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
+from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.video import write_video
 from comfyui_comovi.training.batch import Draw
 from comfyui_comovi.training.config import BatchConfig, DataConfig, EngineConfig, ModelConfig, TrainConfig
 from comfyui_comovi.training.data import dataset
@@ -16,8 +19,9 @@ from comfyui_comovi.training.data.dataset import CachedClips, PreparedClips
 from comfyui_comovi.training.data.encoders import load_encoders
 from comfyui_comovi.training.data.manifest import write_manifest
 from comfyui_comovi.training.data.prepare import LIST, prepare
+from comfyui_comovi.training.data.sampler import SamplePlan
 from comfyui_comovi.training.recipe import build_recipe, open_sources
-from data_parts import SETTINGS, numbered_video
+from data_parts import SETTINGS, numbered_pictures, numbered_video
 from safetensors.torch import load_file, save_file
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -262,3 +266,21 @@ def test_a_folder_that_is_no_cache_says_so(tmp_path):
         CachedClips(tmp_path)
     with pytest.raises(ComoviError, match=r"data.train: .*nowhere does not exist"):
         open_sources(DataConfig(kind="cache", train=(str(tmp_path / "nowhere"),)))
+
+
+def test_videos_of_two_shapes_make_two_buckets_and_no_batch_mixes_them(encoders, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("square_a", "square_b", "wide_a", "wide_b", "wide_c"):
+        motion = numbered_video(folder, name, 24, 2.0)
+        if name.startswith("wide"):
+            pictures = np.pad(numbered_pictures(len(motion)), ((0, 0), (0, 0), (16, 16), (0, 0)))
+            write_video(folder / f"{name}.mp4", pictures, 24)
+            replace(motion, camera=Camera.from_focal(140.0, 96, 64)).save(folder / f"{name}.npz")
+    prepare(folder, tmp_path / "data", replace(SETTINGS, sizes=("33x64x64", "33x64x96")))
+    build_cache(tmp_path / "data", tmp_path / "cache", encoders)
+    source = CachedClips(tmp_path / "cache")
+    assert [source.bucket_of(index) for index in range(5)] == 2 * [(9, 4, 4)] + 3 * [(9, 4, 6)]
+    plan = SamplePlan(source, micro=2, accumulate=1, world=1, seed=0)
+    shapes = {tuple(source.read(plan.indices(step, 0, 0), draw()).video.shape) for step in range(plan.per_epoch)}
+    assert plan.per_epoch == 3 and shapes == {(2, 48, 9, 4, 4), (2, 48, 9, 4, 6)}

@@ -22,12 +22,13 @@ from comfyui_comovi.training.data.crop import camera_through, cover, picture_thr
 from comfyui_comovi.training.data.dataset import CachedClips
 from comfyui_comovi.training.data.encoders import load_encoders
 from comfyui_comovi.training.data.example import make_example
-from comfyui_comovi.training.data.poses import cleaned, of_frames, on_video
+from comfyui_comovi.training.data.poses import cleaned, of_frames, on_video, read_poses
 from comfyui_comovi.training.data.prepare import LIST, QUARANTINE, find_jobs, held_out_videos, prepare
 from comfyui_comovi.training.data.prepare_clip import PRESETS, PrepareSettings
 from comfyui_comovi.training.data.timing import even_timeline
 from comfyui_comovi.training.data.video import read_all, scan_video, write_lossless
 from data_parts import SETTINGS, moving_body, numbered_video, numbers_of
+from motion_files import camerahmr_record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smoothing.npz"
 
@@ -302,3 +303,20 @@ def test_held_out_clips_have_a_list_and_a_cache_of_their_own(tmp_path):
     caches = [built.folder for built in build_all(made.folder, load_encoders("nano"))]
     assert [len(CachedClips(cache)) for cache in caches] == [len(made.clips), len(made.held_out)]
     assert caches[1].name == "cache_held_out"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_folder_of_camerahmr_s_files_is_in_step_where_files_are_missing(tmp_path, first):
+    """One file per frame, none where nobody was found; the files' numbers keep the others in step."""
+    motion = moving_body(50, Fraction(24))
+    folder = tmp_path / "dance"
+    folder.mkdir()
+    for frame in range(50):
+        if frame not in (11, 12, 30):
+            np.save(folder / f"{frame + first:06d}.npy", camerahmr_record(motion, frame), allow_pickle=True)
+    read = read_poses(folder, Fraction(24))
+    found = of_frames(on_video(read, even_timeline(50, Fraction(24))), [5, 10, 13, 29, 31, 49], Fraction(16))
+    assert torch.allclose(found.transl, motion.transl[[5, 10, 13, 29, 31, 49]], atol=1e-5)
+    assert torch.allclose(found.rotations, motion.rotations[[5, 10, 13, 29, 31, 49]], atol=1e-5)
+    with pytest.raises(ComoviError, match="in 1 of 1 frames nobody was found"):
+        of_frames(on_video(read, even_timeline(50, Fraction(24))), [12], Fraction(16))

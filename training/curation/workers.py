@@ -107,6 +107,8 @@ def _feed(worker: _Worker, waiting: queue.SimpleQueue, ready: queue.SimpleQueue)
     try:
         while (pair := waiting.get()) is not None:
             index, item = pair
+            if worker.closed:
+                return
             ready.put(Done(index, item, worker.do(item)))
     except BaseException as error:  # belongs to whoever reads the results
         if not worker.closed:

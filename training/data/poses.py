@@ -6,10 +6,12 @@ is found here once, and what does not fit is refused rather than stretched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,7 @@ from ...comovi_model.clean.time_base import exact_fps, sample
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.motion_io.adapt import for_body
 from ...comovi_model.motion_io.formats import ImportedMotion
+from ...comovi_model.motion_io.reading import read_motion
 from .timing import Timeline
 
 RATE_TOLERANCE = 0.01  # share; estimators write 30 where the video has 29.97
@@ -32,6 +35,24 @@ SMOOTHINGS = ("none", *METHODS)
 def load_body(name: str) -> BodyModel:
     """ "" the mannequin, "nano" its small copy, else a body file."""
     return load_nano_body() if name == "nano" else load_body_model(name or None)
+
+
+def read_poses(path: Path, rate: Fraction) -> ImportedMotion:
+    """The poses of a video of `rate` frames per second, in the camera's frame.
+
+    A folder holds one file per frame, numbered as ffmpeg numbers pictures (from 1, or from 0 if there is a 0), and no
+    file where nobody was found: the numbers say which frame a pose is of.
+    """
+    if not path.is_dir():
+        return read_motion(path, space="camera")
+    read = read_motion(path, fps=float(rate))
+    numbers = [re.findall(r"\d+", file.stem) for file in sorted(path.glob("*.npy"))]
+    if any(not found for found in numbers):
+        return read
+    index = torch.tensor([int(found[-1]) for found in numbers])
+    if bool((index.diff() < 1).any()):
+        raise ComoviError(f"the numbers of the files in {path} do not rise; expected one file per frame.")
+    return replace(read, motion=replace(read.motion, source_index=index - min(int(index[0]), 1)))
 
 
 def on_video(read: ImportedMotion, time: Timeline) -> BodyMotion:

@@ -26,12 +26,11 @@ from ...comovi_model.clean.time_base import exact_fps
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.files import atomic_folder, require_file
 from ...comovi_model.images import write_image
-from ...comovi_model.motion_io.reading import read_motion
 from ...comovi_model.video import write_video
 from .buckets import Bucket, choose_bucket, parse_bucket
 from .crop import Window, camera_through, cover, picture_through
 from .manifest import Clip
-from .poses import SMOOTHINGS, cleaned, load_body, of_frames, on_video
+from .poses import SMOOTHINGS, cleaned, load_body, of_frames, on_video, read_poses
 from .timing import clip_starts, pick
 from .video import LOSSLESS, VideoFacts, read_all, read_frames, scan_video, write_lossless
 
@@ -130,7 +129,7 @@ def body_hash(name: str) -> str:
 def prepare_video(job: VideoJob, settings: PrepareSettings, out: Path) -> VideoClips:
     """Write the clips of one video under out/clips; raises ComoviError where nothing can be made of it."""
     facts = scan_video(job.video)
-    read = read_motion(job.poses, space="camera")
+    read = read_poses(job.poses, facts.time.rate)
     body = load_body(settings.body)
     motion = cleaned(on_video(read, facts.time), body, settings.smoothing, settings.strength, settings.gap_seconds)
     motion = _with_camera(motion, facts, settings.focal_px)
