@@ -1,7 +1,8 @@
 """The verb `benchmark`: throughput of our engines beside a plain literal loop, and the share of data loading.
 
 All variants run in one process and take turns step by step, so that whatever else the machine does hits them alike; the
-figure is the median step. The literal loop is what one would write first: no engine, no read-ahead, nothing but torch.
+figures are those of the median step. On a busy machine the one by CPU time is the steadier. The literal loop is what
+one would write first: no engine, no read-ahead, nothing but torch.
 
     comovi-train benchmark                          a small network of the paper's kind, on the CPU
     comovi-train benchmark --config nano --set data.train=runs/clips
@@ -77,29 +78,34 @@ def run(options: argparse.Namespace) -> int:
             variants[name] = loops[name].step
     times = take_turns(variants, options.warmup, options.steps)
     clips = config.batch.micro * config.batch.accumulate
-    base = statistics.median(times["literal loop"])
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
+    base = [statistics.median(column) for column in zip(*times["literal loop"], strict=True)]
+    for name, rows in times.items():
+        wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
         loop = loops.get(name)
-        waited = f", {100 * loop.waited_share(sum(seconds)):.2f} % waiting for clips" if loop else ""
-        sys.stdout.write(f"{name:28} {clips / median:8.2f} clips/s  {base / median:5.2f} x literal{waited}\n")
+        waited = f", {100 * loop.waited_share(sum(row[0] for row in rows)):.2f} % waiting for clips" if loop else ""
+        sys.stdout.write(
+            f"{name:26} {clips / wall:7.2f} clips/s, {base[0] / wall:.2f} x literal; by CPU time "
+            f"{clips / cpu:7.2f} clips/s, {base[1] / cpu:.2f} x{waited}\n"
+        )
     for loop in loops.values():
         loop.close()
     return 0
 
 
-def take_turns(variants: dict[str, Callable[[int], None]], warmup: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of every timed step; in each round all variants do one step, in turning order."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
+def take_turns(
+    variants: dict[str, Callable[[int], None]], warmup: int, steps: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds, and seconds of CPU, of every timed step; in each round all variants do one step, in turning order."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     for step in range(warmup + steps):
         names = list(variants)
         for name in names[step % len(names) :] + names[: step % len(names)]:
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             variants[name](step)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if step >= warmup:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append((time.perf_counter() - begin, time.process_time() - begin_cpu))
     return times
 
 
@@ -168,7 +174,7 @@ def _full(options: argparse.Namespace) -> int:
     loop = EngineLoop(config, source)
     times = take_turns({"stage 2": loop.step}, options.warmup, options.steps)["stage 2"]
     loop.close()
-    seconds = statistics.median(times)
+    seconds = statistics.median(row[0] for row in times)
     tokens = 2 * FULL_LATENT[0] * FULL_LATENT[1] * FULL_LATENT[2] // 4
     flops = step_flops(config, loop.engine.recipe)
     name = torch.cuda.get_device_name()
