@@ -27,7 +27,7 @@ from .processes import start_processes
 from .random_clips import SMALL, SMALL_CLIPS
 
 SETTINGS = (
-    "run.max_steps=40",
+    "run.max_steps=32",
     "engine.kind=deepspeed",
     "engine.zero=3",
     "engine.offload_optimizer=cpu",
@@ -110,16 +110,15 @@ def survive(group: Group, out: Path, kills: int, seed: int, say: Callable[[str],
 
 
 def _kill(processes: list[subprocess.Popen], run: Path, moments: random.Random) -> str | None:
-    """Kill all processes (SIGKILL) at a random moment after the first step, or in one of five cases while starting."""
-    early = moments.random() < 0.2
-    delay = moments.uniform(0.0, 6.0) if early else moments.uniform(0.0, 3.0)
-    seen = len(read_log(run))
-    deadline = time.monotonic() + 300
-    while not early and len(read_log(run)) <= seen and time.monotonic() < deadline:
-        if all(process.poll() is not None for process in processes):
+    """Kill all processes (SIGKILL) some steps on, at any moment of a step; in one of five cases while they start."""
+    early, steps, part = moments.random() < 0.2, moments.randint(1, 4), moments.random()
+    seen, deadline = len(read_log(run)), time.monotonic() + 300
+    while not early and len(read_log(run)) < seen + steps and time.monotonic() < deadline:
+        if any(process.poll() is not None for process in processes):
             break
         time.sleep(0.01)
-    time.sleep(delay)
+    log = read_log(run)
+    time.sleep(part * (6.0 if early else 2 * log[-1]["seconds_per_step"] if log else 1.0))
     alive = [process for process in processes if process.poll() is None]
     staged = list((run / "checkpoints").glob(".tmp-*")) if run.exists() else []
     for process in alive:
