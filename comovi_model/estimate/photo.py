@@ -25,6 +25,7 @@ from .keypoint_fit import fit_keypoints
 from .keypoint_lens import camera_from_keypoints
 from .people import Person, check_picture, choose_people, crowd_note, cut_note, within_picture
 from .photo_camera import PhotoCamera, photo_camera
+from .settle import settled
 
 WAYS = {
     "camerahmr": "CameraHMR, from your checkpoint",
@@ -167,11 +168,20 @@ def _by_camerahmr(
     made = []
     for number, person in enumerate(people):
         (motion,) = estimator.estimate(picture, [person.box], camera.focal_px)
-        motion, notes = for_body(motion, body)
+        motion, notes = on_body(motion, body, person if sources.people is not None else None)
         made.append(Estimate(said_how(motion, "camerahmr", camera), "camerahmr", person, (camera.how, *notes)))
         if on_progress is not None:
             on_progress(number + 1, len(people))
     return made
+
+
+def on_body(motion: BodyMotion, body: BodyModel, person: Person | None) -> tuple[BodyMotion, list[str]]:
+    """CameraHMR's answer on the body that is drawn, notes. One of another stature is settled on given keypoints."""
+    ours, notes = for_body(motion, body)
+    if bool(ours.betas.any()) or not bool(motion.betas.any()) or person is None:
+        return ours, notes
+    moved = settled(ours, body, person.keypoints)
+    return moved, notes if moved is ours else [*notes, "it was moved so that it covers the keypoints"]
 
 
 def camera_for(picture: np.ndarray, sources: Sources, people: Sequence[Person], body: BodyModel) -> PhotoCamera:

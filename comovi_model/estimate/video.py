@@ -20,9 +20,18 @@ from ..clean.outliers import find_outliers
 from ..clean.pipeline import CleanSettings, clean_motion
 from ..clean.shape import median_betas
 from ..errors import ComoviError
-from ..motion_io import for_body
 from .people import Person, check_picture
-from .photo import WAYS, Sources, by_keypoints, camera_for, estimated_camera, said_how, who_is_there, with_keypoints
+from .photo import (
+    WAYS,
+    Sources,
+    by_keypoints,
+    camera_for,
+    estimated_camera,
+    on_body,
+    said_how,
+    who_is_there,
+    with_keypoints,
+)
 from .photo_camera import PhotoCamera
 from .tracking import follow_person
 
@@ -89,7 +98,7 @@ def estimate_video(
     seen = [number for number, person in enumerate(followed) if person is not None]
     camera = clip_camera(frames, sources, [person for person in followed if person is not None], body)
     size = check_picture(frames[0]).shape[:2]
-    singles, failed = _estimated(frames, followed, seen, body, sources, way, camera, size, tell)
+    singles, failed = _estimated(frames, followed, seen, body, sources, way, camera, size, tell, people is not None)
     if not singles:
         raise ComoviError(f"in none of {len(seen)} frames with the person a pose could be read: {failed[-1]}")
     if len(singles) < len(frames):
@@ -159,8 +168,9 @@ def _estimated(
     camera: PhotoCamera,
     size: tuple[int, int],
     tell: _Steps,
+    given: bool,
 ) -> tuple[dict[int, BodyMotion], list[str]]:
-    """Motions of one frame by frame number, and why others failed."""
+    """Motions of one frame by frame number, and why others failed. given: others, not our finder, saw the people."""
     singles: dict[int, BodyMotion] = {}
     failed: list[str] = []
     if way == "camerahmr":
@@ -172,7 +182,8 @@ def _estimated(
             views = [(check_picture(frames[number]), box) for number, box in zip(part, boxes, strict=True)]
             found = estimator.estimate_frames(views, camera.focal_px, chunk=sources.chunk)
             for number, motion in zip(part, found, strict=True):
-                singles[number] = for_body(motion, body)[0]
+                person = followed[number] if given else None
+                singles[number] = on_body(motion, body, person)[0]
                 tell.step()
         return singles, failed
     for number in seen:
