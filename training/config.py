@@ -164,6 +164,7 @@ class EngineConfig:
     offload_params: str = "none"  # none | cpu
     precision: str = "bf16"  # fp32 | bf16 (the optimiser keeps float32 weights) | autocast (float32, products in bf16)
     checkpointing: bool = True  # recompute the blocks in the backward pass
+    keep_layers: int = 0  # with checkpointing: so many of the last layers are not recomputed, where memory is left
     compile: bool = False  # torch.compile of the blocks
     device: str = "auto"  # auto | cpu | cuda
 
@@ -174,6 +175,7 @@ class EngineConfig:
         _choice("engine.offload_params", self.offload_params, ("none", "cpu"))
         _choice("engine.precision", self.precision, ("fp32", "bf16", "autocast"))
         _choice("engine.device", self.device, ("auto", "cpu", "cuda"))
+        _at_least("engine.keep_layers", self.keep_layers, 0)
         if self.kind == "deepspeed" and self.offload_params == "cpu" and self.zero != 3:
             raise ComoviError(f"engine.offload_params needs engine.zero = 3; it is {self.zero}.")
         if self.kind == "deepspeed" and self.offload_optimizer == "cpu" and self.zero == 0:

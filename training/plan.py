@@ -39,7 +39,8 @@ class Machine:
 MACHINES = (
     Machine("1 x 24 GB, adapter", 1, 24, 1, "lora_24gb", SMALL),
     Machine("1 x H200 (141 GB), stage 2", 1, 141, 1, "stage2", FULL,
-            ("engine.kind=single", "engine.offload_optimizer=cpu", "engine.offload_params=none")),
+            ("engine.kind=single", "engine.offload_optimizer=cpu", "engine.offload_params=none",
+             "engine.keep_layers=14")),
     Machine("8 x 80 GB, stage 2", 8, 80, 8, "stage2", FULL,
             ("engine.offload_optimizer=none", "engine.offload_params=none")),
     Machine("4 nodes of 8 x 80 GB, stage 2", 32, 80, 8, "stage2", FULL,

@@ -133,7 +133,7 @@ def build_comovi(config: Any, source: Any = None, device: torch.device | str | N
     """Network, what of it moves, and its losses, as the configuration says."""
     joint, smpl = config.stage.kind == "joint", config.stage.smpl
     start = start_network(config, None if device is None else str(device))
-    start.network.recompute_blocks(config.engine.checkpointing)
+    start.network.recompute_blocks(config.engine.checkpointing, config.engine.keep_layers)
     weights = {name: getattr(smpl.weights, name) for name in ("pose", "vertices", "joints")}
     terms = Terms(
         config.loss.video,

@@ -27,16 +27,20 @@ class TrainedNetwork(DualBranch):
     """A dual-branch network of the same weights and names."""
 
     recompute = False
-    _within = False  # a layer that is recomputed as a whole is running
+    keep_layers = 0
+    _within = False  # a layer that decides for all its parts is running
 
     def __init__(self, *settings: Any, **named: Any):
         super().__init__(*settings, **named)
         if self.pose_head is not None:
             self.pose_head.__class__ = RecomputedPoseHead  # the same weights, another forward pass
 
-    def recompute_blocks(self, wanted: bool) -> None:
-        """Keep only the input of every block and of the pose head, and compute the rest again when it is needed."""
-        self.recompute = wanted
+    def recompute_blocks(self, wanted: bool, keep_layers: int = 0) -> None:
+        """Keep only the input of every layer and of the pose head, and compute the rest again when it is needed.
+
+        The last `keep_layers` layers are kept whole: what they hold is the first that the backward pass gives back.
+        """
+        self.recompute, self.keep_layers = wanted, keep_layers
         if isinstance(self.pose_head, RecomputedPoseHead):
             self.pose_head.recompute = wanted
 
@@ -61,12 +65,18 @@ class TrainedNetwork(DualBranch):
 
     def layer(self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step) -> tuple[Tensor | None, Tensor | None]:
         """Recomputed as a whole, so that of the exchange nothing is kept; where the pose head reads, part by part."""
-        if not self._recomputes() or i in step.pose_layers or x_v is None or x_m is None:
+        if not self._recomputes():
+            return super().layer(i, x_v, x_m, step)
+        if i >= self.config.num_layers - self.keep_layers:
+            return self._whole_layer(i, x_v, x_m, step)
+        if i in step.pose_layers or x_v is None or x_m is None:
             return super().layer(i, x_v, x_m, step)
         out = checkpoint(self._whole_layer, i, x_v, x_m, step, use_reentrant=False, preserve_rng_state=False)
         return out[0], out[1]
 
-    def _whole_layer(self, i: int, x_v: Tensor, x_m: Tensor, step: Step) -> tuple[Tensor | None, Tensor | None]:
+    def _whole_layer(
+        self, i: int, x_v: Tensor | None, x_m: Tensor | None, step: Step
+    ) -> tuple[Tensor | None, Tensor | None]:
         self._within = True
         try:
             return super().layer(i, x_v, x_m, step)
