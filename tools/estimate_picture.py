@@ -25,7 +25,7 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "estimate_overlay.jpg
 LARGEST = 150_000  # bytes
 
 
-def main(pose: str = "walking", person: str = "4") -> None:
+def main(pose: str = "arms raised", person: str = "4") -> None:
     body = load_mannequin_body()
     picture, truth = example_picture(pose, int(person))
     height, width = picture.shape[:2]

@@ -20,7 +20,7 @@ PHOTO_TO_POSE = Flow(
                         Node(
                             "photo",
                             "CoMoVi_LoadPhoto",
-                            {"photo": "walking (example)", "person": 4},
+                            {"photo": "arms raised (example)", "person": 4},
                             title="Your photo here",
                             width=360,
                             colour=ACTION,

@@ -114,7 +114,7 @@ def pages(results: Path) -> dict[str, Callable[[], list[Image.Image]]]:
             seen("motion_over_video", 0.6),
         ],
         "photo_to_pose": lambda: [
-            Image.fromarray(example_picture("walking", 4)[0]),
+            Image.fromarray(example_picture("arms raised", 4)[0]),
             still("photo_map"),
             still("photo_overlay"),
         ],
