@@ -20,7 +20,7 @@ ROOMS = {
     "comovi_model/body/files": "one file per format of other tools",
     "comovi_model/camerahmr": "one picture to an SMPL body: CameraHMR, from its published files",
     "comovi_model/clean": "gaps, smoothing, time base, floor, feet, cutting and joining of motions",
-    "comovi_model/estimate": "who is in a picture, and the body of each: four ways, from the user's CameraHMR to our lifter",
+    "comovi_model/estimate": "who is in a picture, and the body of each: four ways, the best that is at hand",
     "comovi_model/fit": "from a motion map back to the motion that it shows",
     "comovi_model/motion_io": "motion files of other tools, in and out",
     "comovi_model/nano": "the embedded model and the synthetic people it learned from",
