@@ -116,13 +116,14 @@ def _back_ends() -> list[str]:
     try:
         import torch
 
+        from ..kernels import attention_libraries
         from ..kernels.dense_attention import SMALL_SCORES
         from ..kernels.dispatch import explain
         from .body.rasterise_nvdiffrast import installed
     except ImportError as error:
         return [f"cannot be examined ({error})"]
     cuda = torch.cuda.is_available()
-    fused = "torch's scaled_dot_product_attention, which picks FlashAttention or cuDNN by shape"
+    fused = attention_libraries.explain().removeprefix("attention: ")
     small = f"two matrix products up to {SMALL_SCORES / 2**20:.0f} M scores (measured faster), above that torch's own"
     if cuda and installed():
         raster = "our z-buffer on the CPU, nvdiffrast for bodies on a GPU, because it is installed"

@@ -10,6 +10,7 @@ import comfy.model_management as management
 import torch
 from comfy.cli_args import args
 
+from ...kernels.choices import measured
 from ...kernels.dispatch import explain
 from .checks import comovi_network
 from .network import ComfyDualBranch
@@ -123,7 +124,12 @@ def attention(model: Any) -> list[str]:
     if override is not None:
         name = getattr(override, "__qualname__", type(override).__name__)
         lines.append(f"attention override: {name}, set by a node of this workflow; it is asked first")
-    return [*lines, *(f"kernel {line}" for line in explain(model.load_device.type))]
+    lines += [f"kernel {line}" for line in explain(model.load_device.type)]
+    if not measured():
+        lines.append(
+            "kernels: nothing was timed on this GPU; python -m comfyui_comovi.kernels.benchmark --keep does it"
+        )
+    return lines
 
 
 def memory(model: Any, network: ComfyDualBranch) -> list[str]:
