@@ -33,10 +33,9 @@ def scenes(folder, name, seconds, fps=24):
     write_video(folder / f"{name}.mp4", pictures, fps)
 
 
-@pytest.fixture
-def raw(tmp_path):
-    folder = tmp_path / "raw"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
     scenes(folder, "cut", (2.5, 1.0, 4.5))
     scenes(folder, "plain", (4.5,), fps=30)
     scenes(folder, "tiny", (0.5,))
