@@ -33,7 +33,7 @@ class Variant:
 
 def variants(arch: int) -> Iterator[Variant]:
     """Those that run on a GPU of this architecture."""
-    for made in (*norms(), *queries_and_keys(), *pose_attention()):
+    for made in (*norms(), *queries_and_keys(), *pose_attention(), *quantised_rows()):
         if arch >= made.oldest:
             yield made
 
@@ -118,6 +118,14 @@ def queries_and_keys() -> Iterator[Variant]:
             types |= integers("rows", "length", "channels", "head_pairs")
             flags = {"ROPE": rope, "CHUNK": 256, "ROWS": 8, "COLUMNS": 128}
             yield Variant("weight_sums_bwd_kernel", "qk_norm_rope_bwd", types, flags, 4)
+
+
+def quantised_rows() -> Iterator[Variant]:
+    """Inputs of the output projection (3072 channels) and of the second feed-forward layer (14,336)."""
+    types = pointers(x="bf16", out=FP8, row_scale="fp32") | integers("channels")
+    for gelu, block, warps in ((False, BLOCK, 8), (True, 4 * BLOCK, 16)):
+        flags = {"GELU": gelu, "BLOCK": block}
+        yield Variant("quantise_rows_fwd_kernel", "quantise_rows", types, flags, warps, oldest=FP8_FROM)
 
 
 def pose_attention() -> Iterator[Variant]:

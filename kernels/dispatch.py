@@ -28,7 +28,15 @@ from torch import Tensor
 from .choices import measured
 
 BACKENDS = ("triton", "comfy-kitchen", "torch")
-OPERATIONS = ("norm_modulate", "join_norm", "qk_norm_rope", "pose_attention", "linear_gelu", "zero_linear")
+OPERATIONS = (
+    "norm_modulate",
+    "join_norm",
+    "qk_norm_rope",
+    "pose_attention",
+    "linear_gelu",
+    "zero_linear",
+    "quantise_rows",
+)
 VARIABLE = "COMOVI_KERNELS"
 LARGEST_WIDTH = 16384  # channels of a row that one program holds in registers
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

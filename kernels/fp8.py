@@ -53,6 +53,15 @@ def quantise_rows(x: Tensor, axes: int = 1) -> Rows8:
     return Rows8((wide / scales).clamp(-LARGEST, LARGEST).to(FP8), scales.flatten(-axes).squeeze(-1))
 
 
+def to_rows8(x: Tensor, gelu: bool = False) -> Rows8:
+    """(..., D) -> rows in 8 bits, by the fused form where it can; with the tanh form of GELU before it."""
+    if not fp8_refusal("quantise_rows", x):
+        from . import library_fp8
+
+        return Rows8(*library_fp8.quantise_rows(x, gelu))
+    return quantise_rows(F.gelu(x.to(torch.float32), approximate="tanh") if gelu else x)
+
+
 def fp8_refusal(operation: str, *tensors: Tensor | None) -> str:
     """Why the fused form that emits 8 bits is not used; empty when it is."""
     reason = refusal(operation, *tensors)

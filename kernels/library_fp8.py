@@ -66,3 +66,15 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     scales = [torch.empty(q.shape[:2], dtype=torch.float32, device=q.device) for _ in range(2)]
     return heads_shape(q, num_heads, FP8), heads_shape(k, num_heads, FP8), scales[0], scales[1]
+
+
+@torch.library.custom_op("comovi::quantise_rows", mutates_args=())
+def quantise_rows(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    from .triton_impl import quantise_rows as fused
+
+    return fused.quantise_rows(x, gelu)
+
+
+@quantise_rows.register_fake
+def _(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    return _rows(x)

@@ -61,6 +61,12 @@ def test_queries_and_keys(batch, length, dim, heads, dtype):
     check(fp8.qk_norm_rope_fp8, (q, k, numbers(dim, seed=2), numbers(dim, seed=3), angles.cos(), angles.sin(), heads))
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_any_tensor(dtype, gelu):
+    check(fp8.to_rows8, (4 * numbers(2, 3, 120, dtype=dtype), gelu))
+
+
 def test_the_join_is_that_of_the_wide_form():
     from comfyui_comovi.kernels.join_norm import join_norm_affine
 
@@ -103,6 +109,7 @@ def test_operators_are_well_formed():
     x, (shift, scale, gate) = numbers(1, 2, 3, 96), rows(1, 2, 96)
     q, weight, angles = numbers(1, 5, 96), numbers(96), numbers(5, 12)
     for operator, inputs in (
+        (library_fp8.quantise_rows, (x, True)),
         (library_fp8.norm_modulate, (x, shift.contiguous(), scale.contiguous(), 1e-6)),
         (library_fp8.join_norm, (x, x.clone(), gate.contiguous(), weight, weight.clone(), True, 1e-6)),
         (library_fp8.qk_norm_rope, (q, q.clone(), weight, weight.clone(), angles.cos(), angles.sin(), 4, 1e-6)),

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...kernels.join_norm import join, join_norm_affine, join_norm_modulate
-from ...kernels.linear_gelu import linear_gelu
+from ...kernels.join_norm import join
 from ...kernels.norm_modulate import norm_modulate
 from ..errors import ComoviError
 from .attention import CrossAttention, KeysValues, Parts, SelfAttention, WeightReader
 from .config import WanConfig
+from .eight_bits import feed_forward, is_eight_bit, joined_affine, joined_modulated, modulated, tokens_of
 from .rope import RopeTable
 
 
@@ -96,20 +96,21 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.rows(time)
 
         # The video looks at itself.
-        y = norm_modulate(x, time.spread(shift1), time.spread(scale1), self.eps, dtype)
-        y = self.self_attn(y.flatten(1, 2), rope).unflatten(1, (frames, -1))
+        eight = is_eight_bit(self.ffn[0])
+        y = modulated(x, time.spread(shift1), time.spread(scale1), self.eps, dtype, eight)
+        y = self.self_attn(tokens_of(y), rope).unflatten(1, (frames, -1))
         if copies > 1:
             x, y, time = x.repeat(copies, 1, 1, 1), y.repeat(copies, 1, 1, 1), time.repeat(copies)
             _, _, gate1, shift2, scale2, gate2 = self.rows(time)
 
         # It looks at the sentence; neither gate nor time here.
         weight, bias = (self.read(self.norm3, name, x) for name in ("weight", "bias"))
-        x, y = join_norm_affine(x, y, time.spread(gate1), weight, bias, self.eps, dtype)
-        y = self.cross_attn(y.flatten(1, 2), text).unflatten(1, (frames, -1))
+        x, y = joined_affine(x, y, time.spread(gate1), weight, bias, self.eps, dtype, eight)
+        y = self.cross_attn(tokens_of(y), text).unflatten(1, (frames, -1))
 
         # Each token by itself.
-        x, y = join_norm_modulate(x, y, None, time.spread(shift2), time.spread(scale2), self.eps, dtype)
-        return join(x, self.ffn[2](linear_gelu(self.ffn[0], y)), time.spread(gate2), addend)
+        x, y = joined_modulated(x, y, None, time.spread(shift2), time.spread(scale2), self.eps, dtype, eight)
+        return join(x, feed_forward(self.ffn, y), time.spread(gate2), addend)
 
     def rows(self, time: TimeSignal) -> tuple[Tensor, ...]:
         """Shift, scale and gate of the first and of the last part."""

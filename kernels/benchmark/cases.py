@@ -111,6 +111,10 @@ def cases(size: Size, device: torch.device) -> Iterator[Case]:
     yield replace(made, op="pose_attention backward", learn=(0, 1, 2), moved=bytes_of(q, k, v, q, q, k, v, q),
                   flops=3.5 * flops)  # fmt: skip
 
+    hidden = random(batch, frames, tokens, size.ffn_dim)
+    yield Case("quantise_rows", (hidden, True), fp8.to_rows8, bytes_of(hidden) * (1 + 1 / hidden.element_size()),
+               shape=f"{size.rows}x{size.ffn_dim}", precise=False)  # fmt: skip
+    del hidden
     up = nn.Linear(dim, size.ffn_dim, device=device, dtype=dtype).requires_grad_(False)
     yield Case("linear_gelu", (up, update), linear_gelu, 0.0, 2.0 * size.rows * dim * size.ffn_dim,
                shape=f"{size.rows}x{size.ffn_dim}x{dim}")  # fmt: skip
