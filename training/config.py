@@ -162,6 +162,7 @@ class EngineConfig:
     zero: int = 3  # deepspeed: what is spread over ranks: 1 optimiser, 2 and gradients, 3 and weights; 0 nothing
     offload_optimizer: str = "none"  # none | cpu
     offload_params: str = "none"  # none | cpu
+    keep_whole: int = 10_000  # deepspeed, ZeRO 3: weights of fewer elements stay whole in every process
     precision: str = "bf16"  # fp32 | bf16 (the optimiser keeps float32 weights) | autocast (float32, products in bf16)
     checkpointing: bool = True  # recompute the blocks in the backward pass
     keep_layers: int = 0  # with checkpointing: so many of the last layers are not recomputed, where memory is left

@@ -86,6 +86,7 @@ SMALL: dict[str, Any] = {
     "batch": {"micro": 1, "accumulate": 2},
     "engine": {"device": "cpu", "precision": "fp32", "checkpointing": False},
     "save": {"every": 4},
+    "eval": {"every": 0, "clips": 3, "quantiles": [0.5, 1.0]},
     "log": {"every": 1, "tensorboard": False, "progress": False},
 }
 """Settings of a run of seconds: the paper's network, very small, whose pose head reads after random layers."""

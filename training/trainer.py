@@ -46,17 +46,21 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def train(
-    config: TrainConfig, *, start: Path | None = None, elastic: bool = False, source: ClipSource | None = None
+    config: TrainConfig,
+    *,
+    start: Path | None = None,
+    elastic: bool = False,
+    source: ClipSource | None = None,
+    held_out: ClipSource | None = None,
 ) -> int:
     """Run `config`, from checkpoint folder `start` if given; 0, or INTERRUPTED when someone asked to stop.
 
-    source: other clips than those that the settings name.
+    source, held_out: other clips than those that the settings name.
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     if start is not None:
         check_resumable(config, checkpoint.read_state(start), start, elastic)
-    held_out = None
     if source is None:
         source, held_out = open_sources(config.data)
     engine = build_engine(config, source)

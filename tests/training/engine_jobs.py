@@ -39,7 +39,7 @@ def main() -> None:
     for job in jobs:
         config = small_config(out, job["name"], *job.get("set", ()))
         start = Path(job["start"]) if "start" in job else None
-        trainer.train(config, start=start, elastic=job.get("elastic", False), source=CLIPS)
+        trainer.train(config, start=start, elastic=job.get("elastic", False), source=CLIPS, held_out=CLIPS)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ ENGINES = {
     "zero1": ("engine.zero=1", FP32),
     "zero2": ("engine.zero=2", FP32, "engine.offload_optimizer=cpu"),
     "zero3": ("engine.zero=3", FP32, "engine.checkpointing=true", "ema.enabled=true"),
-    "zero3_offload": (*OFFLOAD, FP32, "engine.checkpointing=true"),
+    "zero3_offload": (*OFFLOAD, FP32, "engine.checkpointing=true", "engine.keep_whole=0"),
 }
 HALF = {"zero1_bf16": ("engine.zero=1", BF16, "ema.enabled=true"), "zero3_bf16": (*OFFLOAD, BF16, "ema.enabled=true")}
 LORA = ("adapter.kind=lora", "adapter.rank=4", "stage.smpl.enabled=false", "engine.checkpointing=true")
@@ -50,7 +50,11 @@ def run_jobs(world: int, out: Path, jobs: list[dict]) -> None:
         )
         for rank in range(world)
     ]
-    said = [process.communicate(timeout=500)[0].decode() for process in group]
+    try:
+        said = [process.communicate(timeout=1500)[0].decode() for process in group]
+    finally:
+        for process in group:
+            process.kill()
     assert [process.returncode for process in group] == [0] * world, "\n".join(said)[-6000:]
 
 
@@ -65,6 +69,8 @@ def runs(tmp_path_factory):
         for job in jobs
         if job["name"] in RESUMED
     ]
+    measured = [*ENGINES["zero3"], "engine.keep_whole=100", "eval.every=2"]
+    jobs.append({"name": "zero3_measured", "set": ["engine.kind=deepspeed", *measured]})
     jobs.append({"name": "lora", "set": ["engine.kind=deepspeed", *OFFLOAD, *LORA]})
     run_jobs(2, out, jobs)
     alone = ["engine.kind=deepspeed", "batch.accumulate=4", *ENGINES["zero3"]]
@@ -77,7 +83,8 @@ def runs(tmp_path_factory):
 def plain(tmp_path_factory):
     """Plain torch in one process: the clips of both ranks in its four micro-steps."""
     out = tmp_path_factory.mktemp("plain")
-    trainer.train(small_config(out, "plain", "batch.accumulate=4", "ema.enabled=true"), source=CLIPS)
+    config = small_config(out, "plain", "batch.accumulate=4", "ema.enabled=true", "eval.every=2")
+    trainer.train(config, source=CLIPS, held_out=CLIPS)
     return out / "plain"
 
 
@@ -110,6 +117,18 @@ def test_a_run_of_two_processes_goes_on_in_one(runs):
     """Same clips and draws, other sums: equal but for rounding."""
     rest = losses(runs / "zero3")[4:]
     torch.testing.assert_close(torch.tensor(losses(runs / "zero3_one_process")), torch.tensor(rest), rtol=1e-6, atol=0)
+
+
+def test_measuring_the_running_mean_under_zero3_changes_nothing(runs, plain):
+    """Weights are swapped in and out, and some of them are whole, some in shares, while that happens."""
+    files = [checkpoint_folder(runs / run, 8) / "rank-0001.safetensors" for run in ("zero3", "zero3_measured")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    ours, theirs = (
+        [line for line in read_log(run) if "validation/loss" in line] for run in (runs / "zero3_measured", plain)
+    )
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [2, 4, 6, 8]
+    for name in ("validation/loss@0.5", "validation/loss@1", "validation/pose"):
+        assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-6)
 
 
 def test_adapters_learn_under_zero3_as_under_plain_torch(runs, tmp_path):

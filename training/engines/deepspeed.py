@@ -83,7 +83,7 @@ def deepspeed_config(config: TrainConfig, world: int) -> dict[str, Any]:
             "sub_group_size": 1_000_000_000,
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,
-            "stage3_param_persistence_threshold": 10_000,
+            "stage3_param_persistence_threshold": engine.keep_whole,
         }
     return {
         "train_micro_batch_size_per_gpu": batch.micro,
@@ -240,11 +240,12 @@ class DeepspeedEngine:
         self.updates = updates
 
     def _refresh_gathered(self) -> None:
-        """Small weights stay whole on every rank under ZeRO-3; make them again from the shares."""
-        kept = self.zero.persistent_parameters if self.stage == 3 else []
-        if kept:
-            kept[0].partition(kept, has_been_updated=False)
-            kept[0].all_gather(kept)
+        """Under ZeRO-3 forget every whole weight, and make those that stay whole again from the shares."""
+        if self.stage == 3:
+            self.zero.parameter_offload.partition_all_parameters()
+            kept = self.zero.persistent_parameters
+            if kept:
+                kept[0].all_gather(kept)
 
     @contextmanager
     def showing(self, values: Mapping[str, Tensor]) -> Iterator[None]:
