@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 GRACE = 600.0  # seconds that processes get to save after someone asked to stop
+PATIENCE = 20.0  # seconds that the others get to notice that one has failed
 
 
 def free_port() -> int:
@@ -68,7 +69,7 @@ def _wait(running: list[subprocess.Popen]) -> int:
             code = process.poll()
             if code and not status:
                 status = code if code > 0 else 128 - code
-                deadline = time.monotonic() + (GRACE if status == 130 else 20.0)
+                deadline = time.monotonic() + (GRACE if status == 130 else PATIENCE)
         if deadline is not None and time.monotonic() > deadline:
             for process in running:
                 if process.poll() is None:
