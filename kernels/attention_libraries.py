@@ -81,9 +81,14 @@ LIBRARIES = {
 }
 
 
-@lru_cache(maxsize=32)
+@constant
 def missing(name: str) -> str:
     """Why a library cannot be used on a GPU; empty when it can."""
+    return _missing(name)
+
+
+@lru_cache(maxsize=32)
+def _missing(name: str) -> str:
     library = LIBRARIES[name]
     if library.module and importlib.util.find_spec(library.module) is None:
         return f"{library.module} is not installed"
