@@ -5,38 +5,23 @@ Called as `python estimator_checks.py COMFYUI PACKAGE`; prints one JSON object o
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
-home, package = sys.argv[1:3]
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
+import in_comfy
 
-args.cpu = True
+# isort: split
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from comovi_pack.comovi_model.body.body_files import load_nano_body
+from comovi_pack.comovi_model.camerahmr.decoder import DecoderConfig
+from comovi_pack.comovi_model.camerahmr.estimator import BodyNet, CameraHMR
+from comovi_pack.comovi_model.camerahmr.vit import VitConfig
+from comovi_pack.comovi_model.motion_io.mhr_surface import MHR_FACES, MHR_VERTICES, table
+from comovi_pack.nodes.estimators import LoadedEstimator
 
-import comfy.model_management  # noqa: E402
-import comfy.utils  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-extension = asyncio.run(pack.comfy_entrypoint())
-NODES = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-
-from comovi_pack.comovi_model.body.body_files import load_nano_body  # noqa: E402
-from comovi_pack.comovi_model.camerahmr.decoder import DecoderConfig  # noqa: E402
-from comovi_pack.comovi_model.camerahmr.estimator import BodyNet, CameraHMR  # noqa: E402
-from comovi_pack.comovi_model.camerahmr.vit import VitConfig  # noqa: E402
-from comovi_pack.comovi_model.motion_io.mhr_surface import MHR_FACES, MHR_VERTICES, table  # noqa: E402
-from comovi_pack.nodes.estimators import LoadedEstimator  # noqa: E402
-
+NODES = in_comfy.pack_nodes()
 body = load_nano_body()
 seen: list[list[int]] = []
 comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, *rest, **more: seen.append([value, total]))

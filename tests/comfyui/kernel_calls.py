@@ -7,35 +7,20 @@ with a counter in front, so what is tested is who calls what, with which tensors
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-home, package = sys.argv[1:3]
-sys.argv[1:] = []
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = True
-
-import comfy.sample  # noqa: E402
-import torch  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-
-from comovi_pack.comovi_model.comovi.checkpoint import save_checkpoint  # noqa: E402
-from comovi_pack.comovi_model.comovi.config import DualBranchConfig  # noqa: E402
-from comovi_pack.comovi_model.comovi.dual_branch import DualBranch  # noqa: E402
-from comovi_pack.kernels import dispatch, join_norm, library, norm_modulate, qk_norm_rope  # noqa: E402
-from comovi_pack.nodes.native.load import load_patcher  # noqa: E402
-from comovi_pack.nodes.native.report import model_report  # noqa: E402
+# isort: split
+import comfy.sample
+import torch
+from comovi_pack.comovi_model.comovi.checkpoint import save_checkpoint
+from comovi_pack.comovi_model.comovi.config import DualBranchConfig
+from comovi_pack.comovi_model.comovi.dual_branch import DualBranch
+from comovi_pack.kernels import dispatch, join_norm, library, norm_modulate, qk_norm_rope
+from comovi_pack.nodes.native.load import load_patcher
+from comovi_pack.nodes.native.report import model_report
 
 torch.set_num_threads(1)
 CALLS: Counter[str] = Counter()

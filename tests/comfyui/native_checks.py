@@ -6,47 +6,33 @@ expectations stand in test_native_model.py. No server: the same classes that the
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import inspect
 import json
-import sys
 import tempfile
 import traceback
 from pathlib import Path
 
-home, package = sys.argv[1:3]
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
+import in_comfy
 
-args.cpu = True
+# isort: split
+import comfy.sample
+import comfy.samplers
+import torch
+from comovi_pack.comovi_model.body.rotations import matrix_from_6d_rows, matrix_to_6d_rows
+from comovi_pack.comovi_model.comovi.checkpoint import official_state
+from comovi_pack.comovi_model.comovi.config import DualBranchConfig
+from comovi_pack.comovi_model.comovi.dual_branch import DualBranch
+from comovi_pack.comovi_model.comovi.velocity import DualBranchVelocity
+from comovi_pack.comovi_model.nano import generate
+from comovi_pack.comovi_model.nano.model import load_nano
+from comovi_pack.comovi_model.nano.start import make_start
+from comovi_pack.comovi_model.nano.text_encoder import tokenise
+from comovi_pack.comovi_model.wan.flow import FlowSchedule, flow_schedule
+from comovi_pack.comovi_model.wan.sampling import Stream, classifier_free, sample
+from comovi_pack.nodes.native.load import load_patcher
+from safetensors.torch import save_file
 
-import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-extension = asyncio.run(pack.comfy_entrypoint())
-NODES = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-
-from comovi_pack.comovi_model.body.rotations import matrix_from_6d_rows, matrix_to_6d_rows  # noqa: E402
-from comovi_pack.comovi_model.comovi.checkpoint import official_state  # noqa: E402
-from comovi_pack.comovi_model.comovi.config import DualBranchConfig  # noqa: E402
-from comovi_pack.comovi_model.comovi.dual_branch import DualBranch  # noqa: E402
-from comovi_pack.comovi_model.comovi.velocity import DualBranchVelocity  # noqa: E402
-from comovi_pack.comovi_model.nano import generate  # noqa: E402
-from comovi_pack.comovi_model.nano.model import load_nano  # noqa: E402
-from comovi_pack.comovi_model.nano.start import make_start  # noqa: E402
-from comovi_pack.comovi_model.nano.text_encoder import tokenise  # noqa: E402
-from comovi_pack.comovi_model.wan.flow import FlowSchedule, flow_schedule  # noqa: E402
-from comovi_pack.comovi_model.wan.sampling import Stream, classifier_free, sample  # noqa: E402
-from comovi_pack.nodes.native.load import load_patcher  # noqa: E402
-
+NODES = in_comfy.pack_nodes()
 PROMPT = "a woman in a red shirt and blue trousers raises both arms"
 FOLDER = Path(tempfile.mkdtemp())
 torch.set_num_threads(1)

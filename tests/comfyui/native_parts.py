@@ -10,46 +10,35 @@ import asyncio
 import importlib.util
 import json
 import logging
-import sys
 import tempfile
 import traceback
 from pathlib import Path
 
-home, package, *gguf_pack = sys.argv[1:]
-sys.argv[1:] = []
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
+import in_comfy
 
-args.cpu = True
+# isort: split
+import comfy.sample
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comovi_pack.comovi_model.comovi.checkpoint import save_checkpoint
+from comovi_pack.comovi_model.comovi.config import DualBranchConfig
+from comovi_pack.comovi_model.comovi.dual_branch import DualBranch
+from comovi_pack.comovi_model.comovi.names import official_name
+from comovi_pack.comovi_model.nano.model import load_autoencoder, load_text_encoder
+from comovi_pack.comovi_model.nano.start import draw_start
+from comovi_pack.comovi_model.nano.text_encoder import tokenise
+from comovi_pack.nodes.native import gguf, lora, stock_loaders
+from comovi_pack.nodes.native.load import load_patcher
+from comovi_pack.nodes.native.nano_clip import nano_clip
+from comovi_pack.nodes.native.nano_vae import nano_vae
+from comovi_pack.nodes.native.report import model_report
+from safetensors.torch import load_file, save_file
 
-import comfy.sample  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.utils  # noqa: E402
-import folder_paths  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import nodes
 
-import nodes  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-
-from comovi_pack.comovi_model.comovi.checkpoint import save_checkpoint  # noqa: E402
-from comovi_pack.comovi_model.comovi.config import DualBranchConfig  # noqa: E402
-from comovi_pack.comovi_model.comovi.dual_branch import DualBranch  # noqa: E402
-from comovi_pack.comovi_model.comovi.names import official_name  # noqa: E402
-from comovi_pack.comovi_model.nano.model import load_autoencoder, load_text_encoder  # noqa: E402
-from comovi_pack.comovi_model.nano.start import draw_start  # noqa: E402
-from comovi_pack.comovi_model.nano.text_encoder import tokenise  # noqa: E402
-from comovi_pack.nodes.native import gguf, lora, stock_loaders  # noqa: E402
-from comovi_pack.nodes.native.load import load_patcher  # noqa: E402
-from comovi_pack.nodes.native.nano_clip import nano_clip  # noqa: E402
-from comovi_pack.nodes.native.nano_vae import nano_vae  # noqa: E402
-from comovi_pack.nodes.native.report import model_report  # noqa: E402
-
+gguf_pack = in_comfy.EXTRA
 FOLDER = Path(tempfile.mkdtemp())
 MODELS = FOLDER / "diffusion_models"
 MODELS.mkdir()
@@ -257,7 +246,9 @@ def check_the_cores_loader():
     except RuntimeError as error:
         out["foreign"] = str(error)
     out["nano"] = sentence(
-        lambda: stock_loaders.load_state_dict(load_file(Path(package) / "comovi_model/assets/nano.safetensors"), {}, {})
+        lambda: stock_loaders.load_state_dict(
+            load_file(Path(in_comfy.package) / "comovi_model/assets/nano.safetensors"), {}, {}
+        )
     )
     return out
 

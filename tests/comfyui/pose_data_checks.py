@@ -5,33 +5,18 @@ Called as `python pose_data_checks.py COMFYUI PACKAGE`; prints one JSON object o
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
-home, package = sys.argv[1:3]
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
+import in_comfy
 
-args.cpu = True
+# isort: split
+import numpy as np
+import torch
+from comovi_pack.comovi_model.body.body_files import load_nano_body
+from comovi_pack.comovi_model.body.smpl import pose_joints
+from comovi_pack.comovi_model.motion_io.mhr import MHR_JOINTS
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-extension = asyncio.run(pack.comfy_entrypoint())
-NODES = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-
-from comovi_pack.comovi_model.body.body_files import load_nano_body  # noqa: E402
-from comovi_pack.comovi_model.body.smpl import pose_joints  # noqa: E402
-from comovi_pack.comovi_model.motion_io.mhr import MHR_JOINTS  # noqa: E402
-
+NODES = in_comfy.pack_nodes()
 body = load_nano_body()
 VIEW = {"width": 640, "height": 480, "field_of_view": 40.0, "distance": 4.0, "turn": 20.0, "across": 0.4, "down": 0.5}
 

@@ -6,30 +6,17 @@ test_trained_lora.py.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
-home, package, file, merged = sys.argv[1:]
-sys.argv[1:] = []
-sys.path.insert(0, home)
-from comfy.cli_args import args  # noqa: E402
+import in_comfy
 
-args.cpu = True
+# isort: split
+import torch
+from comovi_pack.nodes.native import lora
+from comovi_pack.nodes.native.checks import comovi_network
+from comovi_pack.nodes.native.load import load_patcher
 
-import torch  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "comovi_pack", str(Path(package) / "__init__.py"), submodule_search_locations=[package]
-)
-pack = sys.modules["comovi_pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
-
-from comovi_pack.nodes.native import lora  # noqa: E402
-from comovi_pack.nodes.native.checks import comovi_network  # noqa: E402
-from comovi_pack.nodes.native.load import load_patcher  # noqa: E402
-
+file, merged = in_comfy.EXTRA
 torch.set_num_threads(1)
 
 
