@@ -1,7 +1,8 @@
 """Everyday poses as angles in degrees, for lifter_poses.py: what people do with their legs, arms and trunk.
 
 The left form; the right one is its mirror image. Angles that are not written are 0 (elbows 5). "training" is what the
-lifter learns from, "evaluation" what it is measured on: no pose stands in both.
+lifter learns from, "practice" what the weights of the refinement were chosen on, "evaluation" what both are measured
+on: no pose stands in two of them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,20 @@ LEGS: dict[str, dict[str, Legs]] = {
         "on the side": {"trunk": {"tilt": 86}, "left": {"flex": 55, "knee": 72}},
         "on all fours": {"trunk": {"pitch": 82}, "left": {"flex": 88, "knee": 90, "ankle": 40}},
         "one step up": {"left": {"flex": 70, "knee": 72}, "right": {"flex": 8, "knee": 12}},
+    },
+    "practice": {
+        "astride": {"left": {"abduct": 14, "knee": 6}, "right": {"abduct": 18, "flex": 10, "knee": 24}},
+        "marching": {"left": {"flex": 74, "knee": 76, "ankle": 12}, "right": {"flex": -3, "knee": 2}},
+        "perching": {"trunk": {"pitch": 6}, "left": {"flex": 74, "knee": 52}, "right": {"flex": 66, "knee": 96}},
+        "on the ground": {"left": {"flex": 82, "knee": 6}, "right": {"flex": 104, "abduct": 20, "knee": 116}},
+        "crouching to look": {"trunk": {"pitch": 32}, "left": {"flex": 98, "knee": 106, "ankle": -18}},
+        "stepping back": {"left": {"flex": -20, "knee": 14, "ankle": 12}, "right": {"flex": 18, "knee": 16}},
+        "sprawling": {"trunk": {"pitch": -80}, "left": {"abduct": 24, "knee": 10}, "right": {"flex": 34, "knee": 64}},
+        "skating": {
+            "trunk": {"pitch": 28},
+            "left": {"flex": 56, "knee": 58},
+            "right": {"flex": 4, "abduct": 28, "knee": 12},
+        },
     },
     "evaluation": {
         "ankles crossed": {"left": {"abduct": -12, "flex": 8, "knee": 8}, "right": {"abduct": -6, "knee": 2}},
@@ -101,6 +116,16 @@ ARMS: dict[str, dict[str, Pose]] = {
         "swung forward": {"abduct": 36, "forward": 88, "elbow": 20},
         "swung back": {"abduct": 30, "forward": -50, "elbow": 14},
     },
+    "practice": {
+        "at the belt": {"abduct": 22, "forward": 40, "elbow": 84, "twist": 12},
+        "greeting": {"abduct": 74, "forward": 66, "elbow": 62, "twist": -50},
+        "holding a strap": {"abduct": 138, "forward": 38, "elbow": 34},
+        "rubbing the neck": {"abduct": 92, "forward": 40, "elbow": 142, "twist": -58},
+        "balancing": {"abduct": 70, "forward": -14, "elbow": 16},
+        "pushing": {"abduct": 74, "forward": 82, "elbow": 46, "twist": -22},
+        "dangling": {"abduct": 6, "forward": 40, "elbow": 10},
+        "reading": {"abduct": 18, "forward": 62, "elbow": 96, "pronate": 30},
+    },
     "evaluation": {
         "in the pocket": {"abduct": 16, "forward": -20, "elbow": 40, "twist": 38},
         "at the chin": {"abduct": 20, "forward": 76, "elbow": 138, "twist": -15},
@@ -131,6 +156,12 @@ TRUNKS: dict[str, dict[str, Pose]] = {
         "looking up": {"nod": -30},
         "looking down": {"nod": 32},
         "looking aside": {"shake": 50},
+    },
+    "practice": {
+        "plain": {},
+        "hunched": {"bend": 18, "nod": 10},
+        "twisted": {"turn": -24, "shake": -20},
+        "inclined": {"side": 14, "cock": 10},
     },
     "evaluation": {
         "plain": {},

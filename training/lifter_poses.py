@@ -31,6 +31,7 @@ TRUNK = {
     "turn": (-45, 0, 45, 14), "nod": (-45, 5, 50, 15), "shake": (-70, 0, 70, 24), "cock": (-28, 0, 28, 7),
 }  # fmt: skip
 EVERYDAY_SPREAD = 0.28  # share of a random pose's spread by which everyday poses vary
+TRAINING_SPREAD = 0.45  # the same for training, so that it covers what lies between its poses too
 FILLS = OWN_ACTIONS | PRACTICE_ACTIONS  # of the clips on which the fit of motion maps is measured and tuned
 TRAINING_ACTIONS = (
     "walk", "turn", "wave", "squat", "sit", "punch", "jumping_jack", "step_aside", *PRACTICE_ACTIONS,
@@ -42,7 +43,13 @@ REST = {"elbow": 5.0}  # degrees where a written pose says nothing; else 0
 Angles = dict[str, np.ndarray]
 
 
-def random_angles(limits: dict[str, tuple], count: int, rng: np.random.Generator, usual: dict | None = None) -> Angles:
+def random_angles(
+    limits: dict[str, tuple],
+    count: int,
+    rng: np.random.Generator,
+    usual: Angles | None = None,
+    around: float = EVERYDAY_SPREAD,
+) -> Angles:
     """(N,) of every angle: round the usual value, or round those of a written pose, always within the limits."""
     out = {}
     for name, (low, middle, high, spread) in limits.items():
@@ -53,7 +60,7 @@ def random_angles(limits: dict[str, tuple], count: int, rng: np.random.Generator
             if limits is TRUNK and name in ("pitch", "tilt"):
                 value = middle + spread * rng.standard_normal(count)
         else:
-            value = usual.get(name, REST.get(name, 0.0)) + EVERYDAY_SPREAD * spread * rng.standard_normal(count)
+            value = usual.get(name, REST.get(name, 0.0)) + around * spread * rng.standard_normal(count)
         out[name] = _within(value, low, high)
     return out
 
@@ -123,7 +130,7 @@ def random_poses(count: int, rng: np.random.Generator) -> np.ndarray:
     return rotations_of(random_angles(TRUNK, count, rng), arms, legs, rng)
 
 
-def everyday_poses(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
+def everyday_poses(kind: str, count: int, rng: np.random.Generator, around: float = EVERYDAY_SPREAD) -> np.ndarray:
     """Written poses of trunk with legs, and of arms, in any company and a little varied, (N, J, 3, 3)."""
     legs, arms, trunks = list(LEGS[kind].values()), list(ARMS[kind].values()), list(TRUNKS[kind].values())
     lower, upper = rng.integers(len(legs), size=count), rng.integers(len(arms), size=count)
@@ -133,9 +140,9 @@ def everyday_poses(kind: str, count: int, rng: np.random.Generator) -> np.ndarra
     both = {name: leaning.get(name, 0.0) + spine.get(name, 0.0) for name in {*leaning, *spine}}
     sides = [[pose["left"] for pose in legs], [pose.get("right", pose["left"]) for pose in legs]]
     return rotations_of(
-        random_angles(TRUNK, count, rng, both),
-        [random_angles(ARM, count, rng, _table(arms, index)) for index in (upper, other)],
-        [random_angles(LEG, count, rng, _table(side, lower)) for side in sides],
+        random_angles(TRUNK, count, rng, both, around),
+        [random_angles(ARM, count, rng, _table(arms, index), around) for index in (upper, other)],
+        [random_angles(LEG, count, rng, _table(side, lower), around) for side in sides],
         rng,
     )
 

@@ -30,6 +30,7 @@ from ..comovi_model.files import atomic_path
 from .lifter_people import TRAINING_NOISE, People, draw_people
 from .lifter_poses import (
     TRAINING_ACTIONS,
+    TRAINING_SPREAD,
     action_poses,
     everyday_poses,
     jittered,
@@ -68,7 +69,7 @@ class Source:
         """(N, J, 3, 3)"""
         sizes = rng.multinomial(count, list(SHARES.values()))
         local = np.concatenate([
-            everyday_poses("training", sizes[0], rng),
+            everyday_poses("training", sizes[0], rng, TRAINING_SPREAD),
             random_poses(sizes[1], rng),
             self.actions[rng.integers(len(self.actions), size=sizes[2])],
             named_poses(sizes[3], rng),

@@ -30,7 +30,8 @@ from .refine_starts import alternatives, blind_starts
 
 LEAST_POINTS = 4  # below the head; with fewer there is nothing to fit
 BODY_POINTS = tuple(range(2, 14))
-STEPS, BLIND_STEPS, BLIND_KEPT = 20, 15, 6
+ROUGH_STEPS, KEPT, STEPS = 8, 4, 8
+BLIND_STEPS, BLIND_KEPT, BLIND_LAST = 12, 6, 14
 WIDE = 12.0  # noise deviations, the robust width to begin with
 WILD = 6.0  # noise deviations from the body at which a keypoint is named as wild
 ANOTHER = 0.10  # metres; answers whose joints differ less on average are the same
@@ -144,7 +145,11 @@ def _bodies(lifted: Lifted, rotations: Tensor, own: bool) -> Bodies:
 def _from_answer(problem: Problem, lifted: Lifted, own: bool, tell: Callable[[float], None]) -> tuple[Bodies, float]:
     start = _bodies(lifted, alternatives(lifted.rotations[0].double()), own)
     start = place_by_points(problem, start)
-    refined = problem.refined(start, STEPS, (WIDE, problem.weights.robust))
+    final = problem.weights.robust
+    rough = problem.refined(start, ROUGH_STEPS, (WIDE, final))
+    tell(0.5)
+    kept = rough[problem.energy(rough).argsort()[:KEPT]]
+    refined = problem.refined(kept, STEPS, (final, final))
     tell(0.9)
     return _best(problem, refined)
 
@@ -158,7 +163,7 @@ def _from_nowhere(problem: Problem, tell: Callable[[float], None]) -> tuple[Bodi
     more = torch.cat([alternatives(rotations) for rotations in kept.rotations[:2]])
     index = torch.arange(2).repeat_interleave(len(more) // 2)
     every = join([kept, replace(kept[index], rotations=more)])
-    refined = problem.refined(every, STEPS, (WIDE, problem.weights.robust))
+    refined = problem.refined(every, BLIND_LAST, (WIDE, problem.weights.robust))
     tell(0.9)
     return _best(problem, refined)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..body.parts import NUM_JOINTS
-from ..body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from ..body.rotations import axis_angle_to_matrix
 from ..errors import ComoviError
 from ..fit.surface import log_derivative
 
@@ -52,24 +52,22 @@ class PosePrior:
     low: Tensor  # (J, 3) float64, least and largest value of each number of a rotation vector; the root's are free
     high: Tensor  # (J, 3)
 
-    def energy(self, rotations: Tensor) -> Tensor:
-        """Local rotations (B, J, 3, 3) -> minus log density (B,), up to a constant."""
-        vector = matrix_to_axis_angle(rotations)
-        total = torch.zeros(len(rotations), dtype=rotations.dtype)
+    def energy(self, vector: Tensor) -> Tensor:
+        """Local rotation vectors (B, J, 3) -> minus log density (B,), up to a constant."""
+        total = torch.zeros(len(vector), dtype=vector.dtype)
         for name, joints, signs in LIMBS:
             total = total + self.mixtures[name].nearest(_limb(vector, joints, signs))[0]
         return total
 
-    def beyond(self, rotations: Tensor) -> Tensor:
+    def beyond(self, vector: Tensor) -> Tensor:
         """(B,) half the squared distance beyond the limits, in LIMIT_SPREADs."""
-        return 0.5 * self._excess(matrix_to_axis_angle(rotations)).square().sum((1, 2))
+        return 0.5 * self._excess(vector).square().sum((1, 2))
 
     def _excess(self, vector: Tensor) -> Tensor:
         return ((vector - self.high).clamp_min(0) - (self.low - vector).clamp_min(0)) / LIMIT_SPREAD
 
-    def add(self, information: Tensor, slope: Tensor, rotations: Tensor, weight: float, start: int) -> None:
+    def add(self, information: Tensor, slope: Tensor, vector: Tensor, weight: float, start: int) -> None:
         """Adds the nearest Gaussians and the limits to normal equations of R <- R exp(delta), deltas from `start`."""
-        vector = matrix_to_axis_angle(rotations)  # (B, J, 3)
         change = log_derivative(vector)
         excess = self._excess(vector)
         edge = change * ((excess != 0).to(vector) / LIMIT_SPREAD)[..., None]

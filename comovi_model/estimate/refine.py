@@ -36,8 +36,8 @@ DAMPING, MORE, LESS = 1e-2, 8.0, 0.3
 class Weights:
     """How much each thing counts."""
 
-    prior: float = 0.2
-    answer: float = 0.6
+    prior: float = 0.05
+    answer: float = 0.8
     place: tuple[float, float, float] = (9, 9, 9)  # metres: how far the lifter's joints are probably off
     shape: float = 1.0
     noise: float = 0.025  # standard deviation of a good keypoint, of the side of the person's square
@@ -121,11 +121,13 @@ class Problem:
 
     def energy(self, bodies: Bodies, width: float | None = None) -> Tensor:
         """(B,)"""
-        width = self.weights.robust if width is None else width
-        posed = self.body.posed(bodies.rotations)
+        return self._energy(self.body.posed(bodies.rotations), bodies, self.weights.robust if width is None else width)
+
+    def _energy(self, posed: PosedKeypoints, bodies: Bodies, width: float) -> Tensor:
         apart, depth = self._apart(posed, bodies)
         total = (self._trust() * _geman_mcclure(apart.square().sum(-1), width)).sum(1)
-        total = total + self.weights.prior * self.prior.energy(bodies.rotations) + self.prior.beyond(bodies.rotations)
+        held = matrix_to_axis_angle(bodies.rotations)
+        total = total + self.weights.prior * self.prior.energy(held) + self.prior.beyond(held)
         centre = torch.zeros(10, dtype=torch.float64) if self.answer is None else self.answer.betas
         total = total + 0.5 * self.weights.shape * (bodies.betas - centre).square().sum(1)
         if self.answer is not None:
@@ -188,7 +190,8 @@ class Problem:
         weighted = (rows * pull[..., None, None]).flatten(1, 2)
         information = weighted.transpose(1, 2) @ rows.flatten(1, 2)
         slope = (weighted.transpose(1, 2) @ apart.flatten(1)[..., None]).squeeze(-1)
-        self.prior.add(information, slope, bodies.rotations, self.weights.prior, TURNS)
+        held = matrix_to_axis_angle(bodies.rotations)
+        self.prior.add(information, slope, held, self.weights.prior, TURNS)
         shape = torch.arange(BETAS, UNKNOWNS)
         centre = 0.0 if self.answer is None else self.answer.betas
         information[:, shape, shape] += self.weights.shape
@@ -196,7 +199,7 @@ class Problem:
         if self.answer is not None:
             self._add_answer(information, slope, bodies)
             self._add_place(information, slope, posed, bodies)
-        return self.energy(bodies, width), information, slope
+        return self._energy(posed, bodies, width), information, slope
 
     def _add_answer(self, information: Tensor, slope: Tensor, bodies: Bodies) -> None:
         assert self.answer is not None
