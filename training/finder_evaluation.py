@@ -53,7 +53,7 @@ class Tally:
     found: int = 0
     people: int = 0
     people_found: int = 0
-    boxes: int = 0
+    strays: int = 0
     overlaps: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     pairs: int = 0
@@ -61,7 +61,8 @@ class Tally:
     seconds: float = 0.0
 
     def add(self, truths: tuple[Truth, ...], people: list[Person], seconds: float) -> None:
-        self.pictures, self.seconds, self.boxes = self.pictures + 1, self.seconds + seconds, self.boxes + len(people)
+        self.pictures, self.seconds = self.pictures + 1, self.seconds + seconds
+        self.strays += sum(all(box_overlap(p.box, t.box) < FOUND for t in truths) for p in people)
         self.people += len(truths)
         partners = [max(people, key=lambda p: box_overlap(p.box, t.box), default=None) for t in truths]
         good = [p is not None and box_overlap(p.box, t.box) >= FOUND for p, t in zip(partners, truths, strict=True)]
@@ -93,7 +94,7 @@ class Tally:
     def numbers(self) -> dict[str, float]:
         """Shares in 0..1, errors in % of the longer side, seconds each."""
         if not self.people:
-            each = {"false": self.boxes / self.pictures, "seconds": self.seconds / self.pictures}
+            each = {"false": self.strays / self.pictures, "seconds": self.seconds / self.pictures}
             return {"pictures": self.pictures, **each}
         errors = np.array(self.errors)
         return {
@@ -105,7 +106,7 @@ class Tally:
             "error_percent": float(100 * np.median(errors)),
             "swapped": self.swapped / max(self.pairs, 1),
             "all": self.people_found / self.people,
-            "false": (self.boxes - self.people_found) / self.pictures,
+            "false": self.strays / self.pictures,
             "seconds": self.seconds / self.pictures,
         }
 

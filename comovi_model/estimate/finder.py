@@ -19,7 +19,9 @@ from .finder_net import SIDE, FinderNet, load_finder, read_boxes, read_keypoints
 from .people import Person, box_overlap, check_picture, largest_first
 
 MOST_PEOPLE = 16
-THRESHOLD = 0.3  # of the score of the middle of a person
+THRESHOLD = 0.2  # of the score of the middle of a person, for a first guess
+SURE = 0.4  # of the score after the close look: the geometric mean of the first score and of the surest keypoints
+SUREST_POINTS = 8  # keypoints; the others may be hidden or cut off
 SAME_PERSON = 0.6  # overlap of boxes from which two are the same person
 PART_OF = 0.75  # share of a box inside a larger one from which it is a part of that person, seen in a smaller square
 ROOM = 1.25  # side of the close look over the longer side of the box
@@ -94,7 +96,8 @@ def find_people(image: np.ndarray, *, network: FinderNet | None = None) -> list[
     with torch.inference_mode():
         rough = _look_around(network, picture)
         people = _look_closely(network, picture, rough) if rough else []
-    return largest_first(_each_once([person for person in people if person.seen() >= FEWEST_POINTS]))
+    sure = [one for one in people if one.seen() >= FEWEST_POINTS and one.score > SURE]
+    return largest_first(_each_once(sure))
 
 
 def with_keypoints(image: np.ndarray, people: Sequence[Person], *, network: FinderNet | None = None) -> list[Person]:
@@ -157,8 +160,9 @@ def _look_closely(network: FinderNet, picture: Image.Image, rough: Sequence[Pers
         keypoints[~inside | (keypoints[:, 2] < LEAST_SURE)] = 0
         boxes, _ = read_boxes(seen, number, THRESHOLD, 1)
         box = view.to_picture(boxes[0].numpy().reshape(2, 2)).reshape(4) if len(boxes) else person.box
-        better = _person(box, picture, person.score, keypoints)
-        people.append(better or Person(person.box, keypoints=keypoints, score=person.score))
+        score = float(np.sqrt(person.score * np.sort(keypoints[:, 2])[-SUREST_POINTS:].mean()))
+        better = _person(box, picture, score, keypoints)
+        people.append(better or Person(person.box, keypoints=keypoints, score=score))
     return people
 
 
