@@ -131,13 +131,20 @@ def random_poses(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def everyday_poses(kind: str, count: int, rng: np.random.Generator, around: float = EVERYDAY_SPREAD) -> np.ndarray:
-    """Written poses of trunk with legs, and of arms, in any company and a little varied, (N, J, 3, 3)."""
-    legs, arms, trunks = list(LEGS[kind].values()), list(ARMS[kind].values()), list(TRUNKS[kind].values())
+    """Written poses of trunk with legs, and of arms, in any company and a little varied, (N, J, 3, 3).
+
+    kind "training" has those of "practice" too.
+    """
+    kinds = ("training", "practice") if kind == "training" else (kind,)
+    legs = [pose for name in kinds for pose in LEGS[name].values()]
+    arms = [pose for name in kinds for pose in ARMS[name].values()]
+    trunks = [pose for name in kinds for pose in TRUNKS[name].values()]
     lower, upper = rng.integers(len(legs), size=count), rng.integers(len(arms), size=count)
     other = np.where(rng.random(count) < 0.45, upper, rng.integers(len(arms), size=count))
     trunk = np.where(rng.random(count) < 0.6, 0, rng.integers(len(trunks), size=count))
     leaning, spine = _table([pose.get("trunk", {}) for pose in legs], lower), _table(trunks, trunk)
-    both = {name: leaning.get(name, 0.0) + spine.get(name, 0.0) for name in {*leaning, *spine}}
+    none = np.zeros(count)
+    both = {name: leaning.get(name, none) + spine.get(name, none) for name in sorted({*leaning, *spine})}
     sides = [[pose["left"] for pose in legs], [pose.get("right", pose["left"]) for pose in legs]]
     return rotations_of(
         random_angles(TRUNK, count, rng, both, around),
