@@ -48,7 +48,7 @@ MODULE = $(VENV)/bin/python -m comfyui_comovi
 gpu-checks: $(VENV)/.ready-test
 	@mkdir -p $(GPU_RESULTS)
 	$(VENV)/bin/python -m pytest tests/test_fused_kernels.py tests/test_fused_gradients.py tests/test_fused_fp8.py \
-		tests/test_kernel_dispatch.py tests/test_rewrites.py
+		tests/test_fused_compile.py tests/test_kernel_dispatch.py tests/test_rewrites.py tests/test_eight_bits.py
 	$(MODULE).comovi_model.comovi.benchmark --json $(GPU_RESULTS)/nano_on_cpu.json
 	$(MODULE).kernels.benchmark --csv $(GPU_RESULTS)/kernels.csv --model --keep
 	$(MODULE).kernels.benchmark --csv $(GPU_RESULTS)/kernels.csv --report | tee $(GPU_RESULTS)/report.txt

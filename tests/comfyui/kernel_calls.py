@@ -12,6 +12,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import in_comfy  # noqa: F401  (opens the pack inside ComfyUI)
+
 # isort: split
 import comfy.sample
 import torch
