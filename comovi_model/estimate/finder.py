@@ -115,7 +115,7 @@ def _look_around(network: FinderNet, picture: Image.Image) -> list[Person]:
     """Boxes with scores, best first, each person once."""
     views = whole_views(picture.width, picture.height)
     seen = network(torch.stack([network_input(view.cut(picture)) for view in views]))
-    people = []
+    people: list[Person] = []
     for number, view in enumerate(views):
         boxes, scores = read_boxes(seen, number, THRESHOLD, MOST_PEOPLE)
         for box, score in zip(boxes.numpy(), scores.tolist(), strict=True):
