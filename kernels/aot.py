@@ -2,7 +2,7 @@
 
 `python -m comfyui_comovi.kernels.aot [--arch 90] [--csv FILE]` prints one row per kernel, variant and architecture.
 Status 1 when a row spills registers or needs more shared memory than its GPU has. Needs Triton, which brings its own
-assembler, but no GPU and no driver.
+assembler, but no GPU and no driver. `--gfx`: the same for AMD, where spills are told only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .aot_variants import Variant, variants
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # A100, RTX 30, RTX 40, H100/H200, B200, RTX 50
+GFX = {"gfx942": 64, "gfx1100": 32}  # MI300, RX 7900; threads of a wave
 SHARED_KB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 
 
@@ -46,8 +48,8 @@ class Row:
         return ""
 
 
-def compile_variant(variant: Variant, arch: int) -> Row:
-    """Compile one and look at the machine code."""
+def compiled(variant: Variant, backend: str, arch: int | str, wave: int) -> Any:
+    """What Triton makes of one variant for a GPU."""
     import importlib
 
     import triton
@@ -68,7 +70,12 @@ def compile_variant(variant: Variant, arch: int) -> Row:
         attrs={(places[name],): [["tt.divisibility", 16]] for name in aligned},
     )
     options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    return triton.compile(source, target=GPUTarget(backend, arch, wave), options=options)
+
+
+def compile_variant(variant: Variant, arch: int) -> Row:
+    """Compile one and look at the machine code."""
+    made = compiled(variant, "cuda", arch, 32)
     registers, spilled = resources(made.asm["cubin"])
     widths = [int(n) * int(bits) for n, bits in re.findall(r"(?:ld|st)\.global\S*\.v(\d)\.b(\d+)", made.asm["ptx"])]
     name = variant.kernel.removesuffix("_kernel").removesuffix("_fwd")
@@ -76,6 +83,15 @@ def compile_variant(variant: Variant, arch: int) -> Row:
         name, variant.label, arch, variant.num_warps, registers, spilled,
         round(made.metadata.shared / 1024, 1), max(widths, default=32),
     )  # fmt: skip
+
+
+def compile_for_amd(variant: Variant, arch: str) -> tuple[int, int]:
+    """(vector registers of a thread, how many more were spilled)"""
+    text = compiled(variant, "hip", arch, GFX[arch]).asm["amdgcn"]
+    used, spilled = (re.search(rf"\.vgpr_{name}:\s*(\d+)", text) for name in ("count", "spill_count"))
+    assert used is not None
+    assert spilled is not None
+    return int(used[1]), int(spilled[1])
 
 
 def resources(cubin: bytes) -> tuple[int, int]:
@@ -95,7 +111,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arch", type=int, action="append", choices=ARCHITECTURES)
     parser.add_argument("--csv", type=Path, help="write the table here")
+    parser.add_argument("--gfx", action="store_true", help="for AMD's GPUs instead")
     options = parser.parse_args()
+    if options.gfx:
+        return amd_table()
     rows = []
     for arch in options.arch or ARCHITECTURES:
         for variant in variants(arch):
@@ -111,6 +130,18 @@ def main() -> int:
     bad = [row for row in rows if row.problem]
     print(f"{len(rows) - len(bad)} of {len(rows)} kernels fit their GPU")
     return 1 if bad else 0
+
+
+def amd_table() -> int:
+    """Prints a row per kernel, variant and AMD architecture."""
+    for arch in GFX:
+        fits, all_variants = 0, list(variants(90))
+        for variant in all_variants:
+            registers, spilled = compile_for_amd(variant, arch)
+            fits += not spilled
+            print(f"{arch} {variant.kernel:<28} {variant.label:<48} {registers:>4} registers, {spilled} spilled")
+        print(f"{arch}: {fits} of {len(all_variants)} without a spill", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
