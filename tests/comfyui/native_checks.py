@@ -29,6 +29,7 @@ from comovi_pack.comovi_model.nano.start import make_start
 from comovi_pack.comovi_model.nano.text_encoder import tokenise
 from comovi_pack.comovi_model.wan.flow import FlowSchedule, flow_schedule
 from comovi_pack.comovi_model.wan.sampling import Stream, classifier_free, sample
+from comovi_pack.nodes.native import network as native_network
 from comovi_pack.nodes.native.load import load_patcher
 from safetensors.torch import save_file
 
@@ -276,6 +277,10 @@ def check_patches_of_other_nodes():
     case = TinyCase(network)
     model = load_patcher(write("patched.safetensors", official_state(network)))
     plain = case.comfy(model)
+    sharing = native_network.conditions_alike
+    native_network.conditions_alike = lambda *_: 1  # every condition computes all layers, as it does with patches
+    unshared = case.comfy(model)
+    native_network.conditions_alike = sharing
     seen, calls = [], []
 
     def passed_through(given, extra):
@@ -296,7 +301,8 @@ def check_patches_of_other_nodes():
     stretched = model.clone()
     stretched.model_options.setdefault("transformer_options", {})["rope_options"] = {"scale_x": 2.0, "shift_t": 1.0}
     results = {
-        "passed through": largest(case.comfy(same), plain),
+        "passed through": largest(case.comfy(same), unshared),
+        "shared": largest(plain, unshared),
         "blocks seen": sorted(set(seen)),
         "skipped": largest(case.comfy(skipped), plain),
         "watched": largest(case.comfy(watched), plain),
