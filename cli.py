@@ -59,6 +59,7 @@ VERB_EXAMPLES = {
     "evaluate": [
         "comovi evaluate nano --count 200 --seed 90001 --json nano.json",
         "comovi evaluate nano --no-exchange",
+        "comovi evaluate nano --given motion",
         "comovi evaluate fit --count 64 --seed 1 --workers 2 --json fit.json",
         "comovi evaluate keypoints --count 300 --seed 1 --json keypoints.json",
         "comovi evaluate mhr --count 200 --seed 1",
@@ -179,7 +180,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return 0
     from .training.evaluate import run
 
-    run(arguments.what, arguments.count, arguments.seed, arguments.json, no_exchange=arguments.no_exchange)
+    run(
+        arguments.what, arguments.count, arguments.seed, arguments.json, no_exchange=arguments.no_exchange,
+        given=arguments.given,
+    )  # fmt: skip
     return 0
 
 
@@ -263,6 +267,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--table", action="store_true", help="keypoints: every noise level, and each stage alone")
     evaluate.add_argument("--share", default="1/1", metavar="K/N", help="for the fit: every N-th clip from the K-th")
     evaluate.add_argument("--no-exchange", action="store_true", help="measure without coupling of the branches")
+    evaluate.add_argument(
+        "--given", choices=["video", "motion"], default="", help="nano: this half is given whole, the other is made"
+    )
     evaluate.set_defaults(run=_evaluate)
     return parser
 

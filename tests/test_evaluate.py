@@ -118,7 +118,20 @@ def test_an_evaluation_writes_all_figures_and_a_frozen_model_scores_as_frozen(tm
     assert all(name in table for name in nano_report.ROWS)
 
 
+def test_a_given_half_is_measured_as_the_truth(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load_nano", lambda folder: toy_model())
+    figures = evaluate.run("nano", 2, 5, tmp_path / "n.json", given="motion")
+    assert figures["given"] == "motion"
+    for name in ("motion_ratio", "pixel_action_accuracy"):  # of the map alone
+        assert figures[name] == figures[f"{name}_truth"]
+    assert figures["pixel_action_accuracy"] > figures["pixel_action_accuracy_frozen"]
+    assert figures["motion_ratio_video"] == figures["motion_ratio_video_frozen"]  # the toy model knows no movement
+    capsys.readouterr()
+
+
 def test_what_cannot_be_evaluated_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ComoviError, match="given must be one of video, motion"):
+        evaluate.evaluate_nano(toy_model(), 1, 1, evaluate.NanoSettings(), given="sound")
     with pytest.raises(ComoviError, match="what exists: nano"):
         evaluate.run("comovi", 8, 1, None)
     with pytest.raises(ComoviError, match="does not exist"):

@@ -1,5 +1,7 @@
 """The nano model: its autoencoder, its first-frame wrapper, its sampler, and the shipped weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +129,23 @@ def test_the_shipped_model_moves_the_named_side_and_repeats_itself(shipped, clip
     assert moved[1, right_shoulder] > 3 * moved[1, left_shoulder]
     body = (output.motion_map[0, -1].float().min(-1).values < 230).float()
     assert 0.05 < body.mean() < 0.4
+
+
+@pytest.mark.parametrize("given", ["video", "motion"])
+def test_a_given_half_stays_and_shapes_the_other(shipped, clip, given):
+    """The sentence names no action, so what moves can only be read from the given half."""
+    _, drawn, rotations = clip
+    other = {"video": "motion", "motion": "video"}[given]
+    true = {
+        "video": shipped.autoencoder.encode(pixels_to_unit(drawn.video)),
+        "motion": shipped.autoencoder.encode(pixels_to_unit(drawn.motion_map)),
+    }
+    plain = NanoInput(
+        *(torch.from_numpy(x[:1]) for x in (drawn.video, drawn.motion_map)), rotations[:1], ["a person"]
+    )  # fmt: skip
+    alone, led = generate(shipped, plain, seed=4), generate(shipped, replace(plain, given={given: true[given]}), seed=4)
+    kept, made = (getattr(led, f"{name}_latent") for name in (given, other))
+    assert torch.equal(kept[:, :, 1:], true[given][:, :, 1:])
+    unled = getattr(alone, f"{other}_latent")
+    assert (made - true[other]).square().mean() < 0.8 * (unled - true[other]).square().mean()
+    assert (led.rotations - rotations).abs().mean() < (alone.rotations - rotations).abs().mean()

@@ -20,6 +20,9 @@ video_map_iou                    overlap of the silhouettes of video and motion 
 motion_map_iou                   the pose head's motion drawn onto the map (place found per frame) against the map
 colour_accuracy                  the shirt colour that the sentence names is nearest to the torso in frames 1..
 autoencoder_psnr_rgb, _map       whole drawn clips through the autoencoder, dB, one value per clip
+
+With `--given motion` the drawn motion map is given whole and the model makes the video for it; with `--given video` it
+makes the motion map and the poses for a given video. The measures are the same; the given half has the truth's.
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ from .nano_report import bars_met, contact_sheet, format_table
 EVALUATION_SEEDS = 2_000_000_000
 BATCH = 8
 SUFFIXES = ("", "_truth", "_frozen")
+GIVEN = ("", "video", "motion")
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,19 @@ def make_case(seed: int, index: int, body: NanoBody) -> Case:
     return Case(scene, draw_clip(scene, body), sentence, *scene.camera_motion(body))
 
 
-def start_of(cases: list[Case]) -> NanoInput:
-    """What the model is given of some cases."""
+@torch.no_grad()
+def start_of(cases: list[Case], model: NanoModel | None = None, given: str = "") -> NanoInput:
+    """What the model is given of some cases; with `given` "video" or "motion" that whole half, too."""
+    whole = {}
+    if model is not None and given:
+        frames = [case.clip.video if given == "video" else case.clip.motion_map for case in cases]
+        whole[given] = model.autoencoder.encode(torch.cat([pixels_to_unit(clip) for clip in frames]))
     return NanoInput(
         torch.from_numpy(np.stack([c.clip.video[0] for c in cases])),
         torch.from_numpy(np.stack([c.clip.motion_map[0] for c in cases])),
         torch.from_numpy(np.stack([c.rotations[0] for c in cases])).float(),
         [c.sentence for c in cases],
+        whole,
     )
 
 
@@ -185,8 +195,10 @@ class Tally:
 
 
 def evaluate_nano(model: NanoModel, count: int, seed: int, settings: NanoSettings,
-                  keep: int = 0) -> tuple[dict, list[tuple[Case, Take]]]:  # fmt: skip
+                  keep: int = 0, given: str = "") -> tuple[dict, list[tuple[Case, Take]]]:  # fmt: skip
     """All figures of `count` cases, and the takes of the first `keep` cases with different actions."""
+    if given not in GIVEN:
+        raise ComoviError(f"given must be one of {', '.join(filter(None, GIVEN))}, or nothing; got {given!r}.")
     body = load_nano_body()
     tallies = {suffix: Tally() for suffix in SUFFIXES}
     labels: list = []
@@ -198,7 +210,7 @@ def evaluate_nano(model: NanoModel, count: int, seed: int, settings: NanoSetting
         for start in range(0, count, BATCH):
             cases = [make_case(seed, index, body) for index in range(start, min(start + BATCH, count))]
             begin = time.perf_counter()
-            out = generate(model, start_of(cases), settings, seed=held_out_seed(seed, start) % 2**62)
+            out = generate(model, start_of(cases, model, given), settings, seed=held_out_seed(seed, start) % 2**62)
             spent += time.perf_counter() - begin
             for case, *pictures in zip(cases, out.video, out.motion_map, out.rotations, strict=True):
                 takes = (Take(*(p.numpy() for p in pictures)), *reference_takes(model, case))
@@ -223,6 +235,7 @@ def evaluate_nano(model: NanoModel, count: int, seed: int, settings: NanoSetting
     figures["change_iou_share"] = figures["change_iou"] / max(figures["change_iou_truth"], 1e-9)
     figures |= {f"autoencoder_psnr_{name}": float(np.mean(values)) for name, values in fidelity.items()}
     figures |= {"count": count, "seed": seed, "settings": asdict(settings), "seconds_per_clip": spent / count}
+    figures |= {"given": given} if given else {}
     return figures | {"bars_met": bars_met(figures)}, list(kept.values())
 
 
@@ -241,7 +254,8 @@ def _per_action(actions: Tensor, joints: Tensor, pixels: Tensor) -> dict[str, di
 
 
 def run(what: str, count: int, seed: int, json_path: str | Path | None, no_exchange: bool = False,
-        model_folder: str | Path | None = None, sheet: str | Path | None = None, **options: Any) -> dict:  # fmt: skip
+        model_folder: str | Path | None = None, sheet: str | Path | None = None, given: str = "",
+        **options: Any) -> dict:  # fmt: skip
     """What `comovi evaluate` does: measure, print the table, write the JSON file. `options`: fields of NanoSettings."""
     if what != "nano":
         raise ComoviError(f"there is no evaluation of {what!r}; what exists: nano.")
@@ -252,7 +266,7 @@ def run(what: str, count: int, seed: int, json_path: str | Path | None, no_excha
     with atomic_path(json_path) if json_path else nullcontext() as temporary:
         if temporary:
             temporary.touch()  # a place that cannot be written is found now, not after minutes
-        figures, kept = evaluate_nano(model, count, seed, settings, keep=len(ACTION_NAMES) if sheet else 0)
+        figures, kept = evaluate_nano(model, count, seed, settings, len(ACTION_NAMES) if sheet else 0, given)
         if temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if sheet:
@@ -272,12 +286,15 @@ def main() -> None:
     parser.add_argument("--no-exchange", action="store_true")
     parser.add_argument("--model", type=Path, help="folder with the three nano files (default: the embedded ones)")
     parser.add_argument("--sheet", type=Path, help="also save a contact sheet (.png)")
+    parser.add_argument(
+        "--given", choices=[*filter(None, GIVEN)], default="", help="this half is there; make the other"
+    )
     for name, kind in (("steps", int), ("guidance", float), ("shift", float), ("motion-lead", float)):
         parser.add_argument(f"--{name}", type=kind)
     arguments = vars(parser.parse_args())
     settings = {k: arguments[k] for k in ("steps", "guidance", "shift", "motion_lead") if arguments[k] is not None}
     run("nano", arguments["count"], arguments["seed"], arguments["json"], arguments["no_exchange"], arguments["model"],
-        arguments["sheet"], **settings)  # fmt: skip
+        arguments["sheet"], arguments["given"], **settings)  # fmt: skip
 
 
 if __name__ == "__main__":

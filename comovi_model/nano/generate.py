@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,12 +41,14 @@ class NanoSettings:
 @dataclass(frozen=True)
 class NanoInput:
     """What clips start from. `video`, `motion_map`: first frames (B, H, W, 3) uint8; `pose`: joint rotations of the
-    first frame in the camera frame (B, 24, 3, 3); `sentences`: B strings."""
+    first frame in the camera frame (B, 24, 3, 3); `sentences`: B strings; `given`: clean latents (B, 48, F, h, w) of a
+    half that is there already, "video" or "motion"; it stays as it is and the other half is made for it."""
 
     video: Tensor
     motion_map: Tensor
     pose: Tensor
     sentences: list[str]
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,14 +156,17 @@ def generate(
         {"+".join(conditions): network.make_text_cache(text)},
         matrix_to_6d_rows(start.pose).flatten(1),
     )
+    common, lead = schedules(settings)
     streams = {
         name: Stream(torch.randn((batch, 48, LATENT_FRAMES, height, width), generator=generator), first[name], schedule)
-        for name, schedule in zip(("video", "motion"), schedules(settings), strict=True)
+        for name, schedule in (("video", common), ("motion", lead))
     }
+    for name, latent in start.given.items():
+        streams[name] = Stream(latent, first[name], FlowSchedule((0.0,) * (settings.steps + 1)))
     samples = sample(
         velocity,
         streams,
-        streams["video"].schedule,
+        common,
         guidance,
         sampler="euler",
         on_step=on_step,
