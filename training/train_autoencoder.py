@@ -27,6 +27,7 @@ from ..comovi_model.nano.autoencoder import (
     groups_to_patches,
 )
 from ..comovi_model.nano.draw import draw_clip
+from ..comovi_model.nano.model import save_autoencoder
 from ..comovi_model.nano.people import load_nano_body
 from ..comovi_model.nano.scene import sample_scene
 from .nano_clips import VALIDATION_SEEDS, pixels_to_unit, torch_weights
@@ -160,9 +161,11 @@ def main() -> None:
 
 
 def save(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the averaged weights whole or not at all."""
+    """Write the averaged weights, whole or not at all: float32 to go on with, and float16 as the nano model has them."""
     with atomic_path(folder / "autoencoder.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary))
+    sizes = {"fine": len(weights["encoder.0.weight"]), "coarse": len(weights["decoder_in.weight"])}
+    save_autoencoder(weights, folder, sizes, "training.train_autoencoder")
 
 
 if __name__ == "__main__":

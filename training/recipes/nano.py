@@ -27,9 +27,8 @@ from ...comovi_model.wan.flow import shift_sigma
 from ..batch import ClipSource, Draw, TrainBatch
 from ..counters import key
 from ..lora import adapt
-from ..nano_objective import NanoBatch, NanoTrainee, NoiseLaw
+from ..nano_objective import NanoBatch, NanoTrainee, NoiseLaw, training_attention
 from ..recipe import Recipe
-from ..train_nano import training_attention
 from .nano_source import SPREAD_CLIPS, NanoClips
 from .variants import VARIANTS
 
