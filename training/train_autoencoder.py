@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def save(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the averaged weights, whole or not at all: float32 to go on with, and float16 as the nano model has them."""
+    """Write the averaged weights, whole or not at all: float32 to go on with, float16 as the nano model has them."""
     with atomic_path(folder / "autoencoder.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in weights.items()}, str(temporary))
     sizes = {"fine": len(weights["encoder.0.weight"]), "coarse": len(weights["decoder_in.weight"])}
