@@ -12,9 +12,9 @@ from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.video import write_video
 from comfyui_comovi.training.curation import command
 from comfyui_comovi.training.curation.command import LIST, QUARANTINE, curate, parse_rule
-from comfyui_comovi.training.curation.records import read_segments
+from comfyui_comovi.training.curation.records import Segment, read_segments, write_segments
 from comfyui_comovi.training.curation.stages import CurateSettings, Rule, find_cuts, measure, split
-from comfyui_comovi.training.data.prepare import prepare
+from comfyui_comovi.training.data.prepare import find_jobs, prepare
 from comfyui_comovi.training.data.timing import even_timeline
 from data_parts import SETTINGS, numbered_pictures, numbered_video
 
@@ -117,6 +117,35 @@ def test_prepare_makes_clips_of_what_was_kept(tmp_path):
     made = prepare(tmp_path / "curated" / LIST, tmp_path / "data", SETTINGS)
     assert [clip.id for clip in made.clips] == ["walk-00", "walk-01", "walk-02"]
     assert made.clips[1].source_index[0] == 49  # 49.5, of two frames as near the earlier
+
+
+def listed(folder, **changes):
+    """A list of two segments of one video."""
+    for suffix in (".mp4", ".npz"):
+        (folder / f"walk{suffix}").write_text("x")
+    segment = Segment(folder / "walk.mp4", "walk", 0, "0", 33, "16", ("she walks",))
+    other = replace(segment, number=1, start="3", text=("she runs",))
+    return write_segments(folder / LIST, [replace(segment, **changes), other])
+
+
+def test_every_segment_keeps_its_own_sentence(tmp_path):
+    jobs, _ = find_jobs(listed(tmp_path), SETTINGS, tmp_path / "clips")
+    assert [job.texts for job in jobs] == [(("she walks",), ("she runs",))]
+
+
+def test_a_sentence_may_hold_any_sign(tmp_path):
+    jobs, _ = find_jobs(listed(tmp_path, text=("she walks\u2028and waves\x85",)), SETTINGS, tmp_path / "clips")
+    assert jobs[0].texts[0] == ("she walks\u2028and waves\x85",)
+
+
+def test_clips_longer_than_their_segments_are_refused(tmp_path):
+    with pytest.raises(ComoviError, match=r"segments of 17 frames at 16 .* curate with --frames 33 --fps 16"):
+        find_jobs(listed(tmp_path, frames=17), SETTINGS, tmp_path / "clips")
+
+
+def test_segments_that_make_no_sense_are_refused():
+    with pytest.raises(ComoviError, match="at least 2 frames"):
+        CurateSettings(frames=0)
 
 
 def test_a_gradual_or_busy_picture_is_no_cut():

@@ -21,6 +21,7 @@ from comfyui_comovi.training.data.manifest import (
     read_manifest,
     read_official,
     record_text,
+    unique_id,
     write_manifest,
     write_official,
 )
@@ -53,6 +54,17 @@ def test_a_list_comes_back_as_it_was_written_also_from_another_place(made, tmp_p
         assert all(one.rgb.is_file() and one.smpl.is_file() for one in clips)
     finally:
         moved.rename(made.folder)
+
+
+def test_a_list_from_an_editor_and_sentences_with_odd_line_ends_are_read(tmp_path):
+    clip = Clip("a", tmp_path / "a.mp4", ("she walks\u2028and waves\x85",), 33, (64, 64), smpl=tmp_path / "a.npz")
+    (tmp_path / "list.jsonl").write_text(f"{record_text(clip, tmp_path)}\r\n", encoding="utf-8-sig", newline="")
+    assert read_manifest(tmp_path / "list.jsonl") == [clip]
+
+
+def test_names_are_taken_once():
+    taken: set[str] = set()
+    assert [unique_id(taken, name) for name in ("a", "a", "a-1", "A")] == ["a", "a-1", "a-1-1", "A-2"]
 
 
 def test_mistakes_of_a_list_are_named_with_their_line(tmp_path):

@@ -1,6 +1,7 @@
 """Preparing: crops, cameras, smoothing, quarantine, going on after a stop."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -17,6 +18,7 @@ from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image
 from comfyui_comovi.comovi_model.motion_io.formats import ImportedMotion
 from comfyui_comovi.training.curation.workers import Failure, run_all
+from comfyui_comovi.training.data.beside import read_captions
 from comfyui_comovi.training.data.cache import build_all
 from comfyui_comovi.training.data.crop import camera_through, cover, picture_through
 from comfyui_comovi.training.data.dataset import CachedClips
@@ -233,6 +235,10 @@ def test_settings_that_make_no_sense_are_refused():
         PrepareSettings(sizes=("80x704x1280",))
     with pytest.raises(ComoviError, match="smoothing"):
         PrepareSettings(smoothing="blender")
+    with pytest.raises(ComoviError, match="at least 0, got -1"):
+        PrepareSettings(clips_per_video=-1)
+    with pytest.raises(ComoviError, match="crf must lie between 0"):
+        PrepareSettings(crf=60)
 
 
 def test_two_videos_of_one_name_are_two(tmp_path):
@@ -242,9 +248,45 @@ def test_two_videos_of_one_name_are_two(tmp_path):
         (tmp_path / place / "dance.mp4").write_bytes(b"x")
         moving_body(5, Fraction(24)).save(tmp_path / place / "dance.npz")
     (tmp_path / "captions.json").write_text('{"dance.mp4": "a person dances"}')
-    jobs, refused = find_jobs(tmp_path)
+    jobs, refused = find_jobs(tmp_path, SETTINGS, tmp_path / "clips")
     assert [job.id for job in jobs] == ["one-dance", "two-dance"] and refused == []
     assert jobs[0].text == ("a person dances",)
+
+
+def put_video(path: Path) -> None:
+    """What `find_jobs` looks for; nothing in it can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".mp4", ".npz", ".txt"):
+        path.with_suffix(suffix).write_text("a person walks")
+
+
+def test_no_two_videos_get_one_name_also_where_the_case_of_letters_does_not_count(tmp_path):
+    for name in ("x/y-z", "x-y/z", "x-y-z", "X-Y-Z"):
+        put_video(tmp_path / f"{name}.mp4")
+    names = [job.id.casefold() for job in find_jobs(tmp_path, SETTINGS, tmp_path / "clips")[0]]
+    assert len(set(names)) == 4
+
+
+def test_clips_that_lie_among_the_videos_are_no_videos(tmp_path):
+    for name in ("dance", "out/clips/dance-00/rgb"):
+        put_video(tmp_path / f"{name}.mp4")
+    jobs, refused = find_jobs(tmp_path, SETTINGS, tmp_path / "out" / "clips")
+    assert ([job.id for job in jobs], refused) == (["dance"], [])
+
+
+def test_a_name_in_another_encoding_is_told_before_the_work(tmp_path):
+    try:
+        put_video(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    with pytest.raises(ComoviError, match=r"not in UTF-8; rename them, the first is .*caf"):
+        find_jobs(tmp_path, SETTINGS, tmp_path / "clips")
+
+
+def test_a_caption_that_is_no_sentence_is_named(tmp_path):
+    (tmp_path / "captions.json").write_text('{"a.mp4": "a person walks", "b.mp4": null}')
+    with pytest.raises(ComoviError, match=r"'b.mp4' must have a sentence or a list of sentences, not null"):
+        read_captions(tmp_path)
 
 
 def test_a_worker_that_dies_or_hangs_costs_one_item_only():

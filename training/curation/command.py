@@ -21,6 +21,7 @@ from pathlib import Path
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.files import atomic_path, file_error
 from ..data.beside import find_text, find_videos, read_captions, video_id
+from ..data.manifest import unique_id
 from .records import Segment, segment_from, segment_record, write_segments
 from .stages import CurateSettings, RawVideo, Rule, curate_video
 from .workers import Failure, run_all
@@ -95,16 +96,17 @@ def _raw_videos(folder: Path) -> list[RawVideo]:
     paths = find_videos(folder)
     base = folder if folder.is_dir() else folder.parent
     captions = read_captions(base)
-    raws: dict[str, RawVideo] = {}
+    raws: list[RawVideo] = []
+    names: set[str] = set()
     for path in paths:
         name = video_id(path, base)
-        name = name if name not in raws else f"{name}-{path.suffix[1:]}"
+        name = unique_id(names, name, f"{name}-{path.suffix[1:]}")  # dance.mp4 beside dance.mov
         try:
             text = find_text(path, captions)
         except ComoviError:
             text = ()  # captions may be written later, for what is kept
-        raws[name] = RawVideo(name, path.absolute(), text)
-    return list(raws.values())
+        raws.append(RawVideo(name, path.absolute(), text))
+    return raws
 
 
 def _same_settings(out: Path, settings: CurateSettings) -> None:

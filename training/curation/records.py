@@ -79,7 +79,7 @@ def read_segments(path: str | os.PathLike[str]) -> list[Segment]:
     """The list that `comovi-train curate` wrote."""
     path = require_file(path, "list of segments")
     segments = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -60,6 +60,12 @@ class CurateSettings:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
+        exact_fps(self.fps)
+        if self.frames < 2 or self.clips_per_video < 0:
+            raise ComoviError(
+                f"segments have at least 2 frames and a video at least 0 of them, got {self.frames} and "
+                f"{self.clips_per_video}."
+            )
         for rule in self.rules:
             if rule.score in PEOPLE_SCORES and not self.find_people:
                 raise ComoviError(f"a rule about {rule.score} needs the finder of people: --find-people.")

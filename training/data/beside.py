@@ -22,8 +22,11 @@ POSE_ENDINGS = ("", "_pose", "_smpl", ".smpl", "_motion")
 CAPTIONS = "captions.json"
 
 
-def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
-    """All videos of a folder and of the folders in it, in the order of their names; one file is a list of one."""
+def find_videos(folder: str | os.PathLike[str], but: Path | None = None) -> list[Path]:
+    """All videos of a folder and of the folders in it, in the order of their names; one file is a list of one.
+
+    but: a folder whose videos are left out, because they were made of the others.
+    """
     folder = Path(folder)
     if folder.is_file():
         return [folder]
@@ -31,9 +34,25 @@ def find_videos(folder: str | os.PathLike[str]) -> list[Path]:
         raise ComoviError(f"{folder} does not exist; give a folder of videos.")
     found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if but is not None:
+        found = [path for path in found if not path.absolute().is_relative_to(but.absolute())]
+    odd = [path for path in found if not _is_text(str(path))]
+    if odd:
+        raise ComoviError(
+            f"the names of {len(odd)} videos are not in UTF-8; rename them, the first is {str(odd[0])!a}."
+        )
     if not found:
         raise ComoviError(f"{folder} holds no video ({', '.join(VIDEO_SUFFIXES)}).")
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written into a list; one from an old archive may be bytes in another encoding."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def video_id(video: Path, folder: Path) -> str:
@@ -87,4 +106,10 @@ def read_captions(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
         raise ComoviError(f"{path} is not JSON ({' '.join(str(error).split())}).") from None
     if not isinstance(rows, dict):
         raise ComoviError(f'{path} must look like {{"dance.mp4": "a woman dances", ...}}.')
-    return {str(name): [text] if isinstance(text, str) else [str(one) for one in text] for name, text in rows.items()}
+    captions = {name: [text] if isinstance(text, str) else text for name, text in rows.items()}
+    for name, texts in captions.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ComoviError(
+                f"{path}: {name!r} must have a sentence or a list of sentences, not {json.dumps(texts)[:80]}."
+            )
+    return captions

@@ -211,7 +211,7 @@ def quarantined(folder: Path) -> set[str]:
     """Ids of clips that could not be encoded."""
     found = set()
     for path in folder.glob("quarantine-*.jsonl"):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 found.add(str(json.loads(line)["id"]))
             except (KeyError, TypeError, ValueError):

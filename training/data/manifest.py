@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
     clips: list[Clip] = []
     seen: dict[str, int] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a sentence may hold other line ends
     except UnicodeDecodeError:
         raise ComoviError(f"{path} is not text, so it is no list of clips.") from None
     for number, line in enumerate(lines, 1):
@@ -171,12 +172,19 @@ def read_official(path: str | os.PathLike[str]) -> list[Clip]:
             )
         except ComoviError as error:
             raise ComoviError(f"{where}: {error}") from None
-    numbers: dict[str, int] = {}
-    for index, clip in enumerate(clips):  # the same name in two folders
-        numbers[clip.id] = numbers.get(clip.id, -1) + 1
-        if numbers[clip.id]:
-            clips[index] = replace(clip, id=f"{clip.id}-{numbers[clip.id]}")
-    return clips
+    taken: set[str] = set()
+    return [replace(clip, id=unique_id(taken, clip.id)) for clip in clips]  # the same name in two folders
+
+
+def unique_id(taken: set[str], *names: str) -> str:
+    """The first of `names` that is not taken, else the last one with a number; it is taken then.
+
+    Names that differ only in the case of letters are one: so they are on the disks of Windows and macOS.
+    """
+    numbered = (f"{names[-1]}-{number}" for number in count(1))
+    name = next(name for name in chain(names, numbered) if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
 OFFICIAL = {

@@ -19,12 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...comovi_model.clean.time_base import exact_fps
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.files import TEMPORARY, atomic_path, file_error
 from ..curation.workers import Failure, run_all
 from .beside import find_poses, find_text, find_videos, read_captions, video_id
 from .encoders import add_encoder_arguments, encoders_from
-from .manifest import Clip, from_record, record_text, write_manifest
+from .manifest import Clip, from_record, record_text, unique_id, write_manifest
 from .prepare_clip import (
     PRESETS,
     PrepareSettings,
@@ -69,7 +70,7 @@ def prepare(
     if not 0 <= hold_out < 1:
         raise ComoviError(f"the share of videos to hold out must lie between 0 and 1, got {hold_out}.")
     out = Path(os.path.abspath(out))
-    jobs, refused = find_jobs(Path(videos))
+    jobs, refused = find_jobs(Path(videos), settings, out / "clips")
     for left in (*out.glob(f".*{TEMPORARY}*"), *(out / FINISHED).glob(f".*{TEMPORARY}*")):  # by a run that was killed
         left.unlink()
     _same_settings(out, settings)
@@ -115,19 +116,21 @@ def held_out_videos(names: Sequence[str], share: float) -> set[str]:
     return {name for name in names if order[name] < share * 2**64} or {min(names, key=order.__getitem__)}
 
 
-def find_jobs(videos: Path) -> tuple[list[VideoJob], list[Refused]]:
-    """What there is to do in a folder, or in a list of segments; and what lacks poses or a sentence."""
+def find_jobs(videos: Path, settings: PrepareSettings, made: Path) -> tuple[list[VideoJob], list[Refused]]:
+    """What there is to do in a folder, or in a list of segments; and what lacks poses or a sentence.
+
+    made: where the clips go, which may lie in the folder and are no videos to make clips of.
+    """
     if videos.suffix == ".jsonl":
-        return _listed_jobs(videos)
-    paths = find_videos(videos)
+        return _listed_jobs(videos, settings)
+    paths = find_videos(videos, made)
     folder = videos if videos.is_dir() else videos.parent
     captions = read_captions(folder)
-    jobs, refused, names = [], [], set()
+    jobs, refused = [], []
+    names: set[str] = set()
     for path in paths:
         name = video_id(path, folder)
-        if name in names:  # dance.mp4 beside dance.mov
-            name = f"{name}-{path.suffix[1:]}"
-        names.add(name)
+        name = unique_id(names, name, f"{name}-{path.suffix[1:]}")  # dance.mp4 beside dance.mov
         try:
             jobs.append(VideoJob(name, path.absolute(), find_poses(path).absolute(), find_text(path, captions)))
         except ComoviError as error:
@@ -135,21 +138,31 @@ def find_jobs(videos: Path) -> tuple[list[VideoJob], list[Refused]]:
     return jobs, refused
 
 
-def _listed_jobs(path: Path) -> tuple[list[VideoJob], list[Refused]]:
+def _listed_jobs(path: Path, settings: PrepareSettings) -> tuple[list[VideoJob], list[Refused]]:
     """Jobs from the list of `comovi-train curate`: its kept segments, video by video."""
     from ..curation.records import read_segments
 
+    frames, fps = max(bucket.frames for bucket in settings.buckets), exact_fps(settings.fps)
     starts: dict[Path, list[Any]] = {}
     for segment in read_segments(path):
-        if segment.kept:
-            starts.setdefault(segment.video, []).append(segment)
+        if not segment.kept:
+            continue
+        if (frames - 1) / fps > (segment.frames - 1) / exact_fps(segment.fps):
+            raise ComoviError(
+                f"{path} lists segments of {segment.frames} frames at {segment.fps} per second, and clips of {frames} "
+                f"at {settings.fps} are longer, so they would run over cuts; curate with --frames {frames} --fps "
+                f"{settings.fps}."
+            )
+        starts.setdefault(segment.video, []).append(segment)
     jobs, refused = [], []
     for video, segments in starts.items():
         name = segments[0].video_id
         try:
-            text = segments[0].text or find_text(video, read_captions(video.parent))
+            beside = () if all(one.text for one in segments) else find_text(video, read_captions(video.parent))
+            texts = tuple(one.text or beside for one in segments)
             begin = tuple(Fraction(segment.start) for segment in segments)
-            jobs.append(VideoJob(name, video, find_poses(video).absolute(), tuple(text), begin))
+            own = texts if len(set(texts)) > 1 else ()
+            jobs.append(VideoJob(name, video, find_poses(video).absolute(), texts[0], begin, own))
         except ComoviError as error:
             refused.append(Refused(name, str(video), str(error)))
     return jobs, refused
@@ -183,7 +196,7 @@ def _signature(job: VideoJob) -> str:
     except OSError as error:
         raise file_error(error, job.video, "read") from None
     starts = None if job.starts is None else [str(start) for start in job.starts]
-    return hashlib.sha256(json.dumps([stats, job.text, starts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stats, job.texts or job.text, starts]).encode()).hexdigest()
 
 
 def _finish(out: Path, job: VideoJob, result: VideoClips) -> None:

@@ -67,6 +67,13 @@ class PrepareSettings:
             raise ComoviError(f"unknown smoothing {self.smoothing!r}; choose one of {', '.join(SMOOTHINGS)}.")
         if self.crop not in ("centre", "person"):
             raise ComoviError(f"crop is {self.crop!r}; choose centre or person.")
+        if min(self.clips_per_video, self.hold_last) < 0:
+            raise ComoviError(
+                f"clips per video and frames to hold must be at least 0, got {self.clips_per_video} and "
+                f"{self.hold_last}."
+            )
+        if not 0 <= self.crf <= 51:
+            raise ComoviError(f"crf must lie between 0 (no loss) and 51, got {self.crf}.")
         if not 1 <= self.samples <= 4:
             raise ComoviError(f"samples must lie between 1 and 4, got {self.samples}.")
 
@@ -91,6 +98,7 @@ class VideoJob:
     poses: Path
     text: tuple[str, ...]
     starts: tuple[Fraction, ...] | None = None  # seconds; None cuts clips from the beginning on
+    texts: tuple[tuple[str, ...], ...] = ()  # one per start, where not all clips have the same sentences
     licence: str = ""
 
 
@@ -144,6 +152,7 @@ def prepare_video(job: VideoJob, settings: PrepareSettings, out: Path) -> VideoC
         name = f"{job.id}-{number:02d}"
         try:
             picked = pick(facts.time, bucket.frames, start, fps, settings.hold_last)
+            job = replace(job, text=job.texts[number]) if job.texts else job
             clips.append(_make_clip(job, name, facts, of_frames(motion, picked, fps), picked, bucket, settings, out))
         except ComoviError as error:
             if "cannot write" in str(error):
@@ -158,7 +167,7 @@ def _with_camera(motion: BodyMotion, facts: VideoFacts, focal_px: float) -> Body
     if focal_px > 0:
         return replace(motion, camera=Camera.from_focal(focal_px, facts.width, facts.height))
     if camera is None:
-        raise ComoviError("the pose file has no camera; give the focal length of the video in pixels (--focal).")
+        raise ComoviError("the pose file has no camera; give the focal length of the video in pixels (--focal-px).")
     if abs(camera.width * facts.height - camera.height * facts.width) > 0.02 * camera.width * facts.height:
         raise ComoviError(
             f"the poses were seen in pictures of {camera.width}x{camera.height}, and the video is "
