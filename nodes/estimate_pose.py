@@ -87,7 +87,7 @@ class EstimatePose(io.ComfyNode):
         given = people_of_frames(people, size, 1)
         painted = mask_of(mask, size) if who == "mask" else None
         if given is None and painted is not None:  # the mask says who it is, whatever our finder sees
-            given, who = [people_from_masks(painted, size)], "largest"
+            given = [people_from_masks(painted, size)]
         sources = Sources(
             estimator=None if estimator is None else estimator.ready(),
             pose_data=checked_pose_data(pose_data),

@@ -109,7 +109,7 @@ def estimate_photo(
     sources = sources or Sources()
     picture, chosen_way = check_picture(image), sources.way(way)
     if chosen_way == "mhr":
-        return _from_pose_data(sources.pose_data, body, picture, choice, index)
+        return _from_pose_data(sources.pose_data, body, picture, choice, index, mask)
     if chosen_way == "motion":
         return [_imported(sources, body, picture)]
     people, notes = who_is_there(picture, sources, chosen_way)
@@ -232,8 +232,10 @@ def said_how(motion: BodyMotion, way: str, camera: PhotoCamera) -> BodyMotion:
     return replace(motion, provenance={**motion.provenance, **said})
 
 
-def _from_pose_data(data: Any, body: BodyModel, picture: np.ndarray, choice: str, index: int) -> list[Estimate]:
-    """People of SAM 3D Body, in its own order; "largest", "left to right" and "all" by their boxes in the picture."""
+def _from_pose_data(
+    data: Any, body: BodyModel, picture: np.ndarray, choice: str, index: int, mask: np.ndarray | None
+) -> list[Estimate]:
+    """People of SAM 3D Body, "index" in its own order; the other choices by their boxes in the picture."""
     frames = data.get("frames") if isinstance(data, Mapping) else None
     if not isinstance(frames, list) or not frames or not isinstance(frames[0], list) or not frames[0]:
         raise ComoviError("the pose data of SAM 3D Body hold nobody in this picture; it did not find a person.")
@@ -248,8 +250,7 @@ def _from_pose_data(data: Any, body: BodyModel, picture: np.ndarray, choice: str
             chosen = list(range(count)) if choice == "all" else [0]
         else:
             people = [Person(np.array([0.0, 0, 2, 2]) if box is None else box) for box in boxes]
-            wanted = choice if choice in ("largest", "left to right", "all") else "largest"
-            picked = choose_people(people, wanted, index=index)
+            picked = choose_people(people, choice, index=index, mask=mask)
             chosen = [next(number for number, one in enumerate(people) if one is some) for some in picked]
     made = []
     for number in chosen:
