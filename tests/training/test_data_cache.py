@@ -11,6 +11,7 @@ from comfyui_comovi.comovi_model.body.cameras import Camera
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.video import write_video
 from comfyui_comovi.training.batch import Draw
+from comfyui_comovi.training.cli import main
 from comfyui_comovi.training.config import BatchConfig, DataConfig, EngineConfig, ModelConfig, TrainConfig
 from comfyui_comovi.training.data import dataset
 from comfyui_comovi.training.data.cache import build_cache, encode_clip, open_clips
@@ -222,6 +223,19 @@ def test_a_clip_that_changed_is_encoded_again_and_one_that_left_the_list_is_not_
     source = CachedClips(data / "cache")
     assert [entry.id for _, entry in source.entries] == ["a-00", "b-00", "d-00"]
     assert source.read([1], draw()).sentences == ("someone jumps",)
+
+
+def test_clips_whose_files_are_gone_stay_in_the_cache(data, encoders):
+    before = {clip.id for shard in check_cache(data / "cache") for clip in shard.clips}
+    shutil.rmtree(data / "clips")
+    built = build_cache(data, data / "cache", encoders)
+    assert (built.encoded, built.refused) == (0, ())
+    assert {clip.id for shard in check_cache(data / "cache") for clip in shard.clips} == before
+
+
+def test_a_process_without_clips_has_not_failed(data, capsys):
+    assert main(["cache", str(data), "--encoders", "nano", "--device", "cpu", "--rank", "7", "--world", "8"]) == 0
+    assert "0 clips encoded" in capsys.readouterr().out
 
 
 def test_a_clip_that_cannot_be_encoded_is_left_out_with_its_reason(data, encoders, tmp_path):

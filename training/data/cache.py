@@ -44,6 +44,7 @@ from .prepare_clip import PrepareSettings, body_hash, draw
 from .video import read_all
 
 VERSION = 1  # raise it when the same clip is encoded differently
+MISSING = "missing"  # the signature of a clip whose files cannot be found
 EMPTY = "empty-text"  # the entry of the sentence "", for dropping texts
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SHARD_BYTES = 2**28
@@ -83,23 +84,26 @@ def fingerprint(path: str | os.PathLike[str], encoders: Encoders, dtype: str) ->
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     settings: dict[str, Any] = {}
     if (folder / SETTINGS).is_file():
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        try:
+            settings = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise ComoviError(f"{folder / SETTINGS} is damaged ({error}); make the clips again.") from None
     return {"cache_version": VERSION, "dtype": dtype, **encoders.fingerprint(), **settings}
 
 
 def encode_clip(clip: Clip, encoders: Encoders, dtype: torch.dtype, body: str = "") -> dict[str, Tensor]:
     """All tensors of a clip, rounded as they are stored. body: for clips without a motion map (poses.load_body)."""
+    if (clip.frames - 1) % 4 or clip.size[0] % 32 or clip.size[1] % 32:
+        raise ComoviError(
+            f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]} cannot be encoded; frames must be 1 + 4 k and "
+            "sides multiples of 32 (comovi-train prepare makes such clips)."
+        )
     pictures = read_all(clip.rgb)
     found = (len(pictures), pictures.shape[2], pictures.shape[1])
     if found != (clip.frames, *clip.size):
         raise ComoviError(
             f"{clip.rgb} has {found[0]} frames of {found[1]}x{found[2]}, the list says {clip.frames} of "
             f"{clip.size[0]}x{clip.size[1]}."
-        )
-    if (clip.frames - 1) % 4 or clip.size[0] % 32 or clip.size[1] % 32:
-        raise ComoviError(
-            f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]} cannot be encoded; frames must be 1 + 4 k and "
-            "sides multiples of 32 (comovi-train prepare makes such clips)."
         )
     motion = None if clip.smpl is None else read_motion(clip.smpl, space="camera").motion
     if motion is not None and motion.frame != "camera":
@@ -160,7 +164,7 @@ def build_cache(
     write_head(out, depends, [clip.id for clip in listed])
     wanted = {clip.id: _signature(clip) for clip in listed}
     shards = _without_stale(read_shards(out), wanted) if rank == 0 else read_shards(out)
-    done = {entry.id for shard in shards for entry in shard.clips if wanted.get(entry.id, EMPTY) == entry.of}
+    done = {entry.id for shard in shards for entry in shard.clips if _current(entry, wanted)}
     mine = [clip for index, clip in enumerate(listed) if index % world == rank]
     waiting = [clip for clip in mine if clip.id not in done]
     writer = _Writer(out, rank, shard_bytes, sum(1 for shard in shards if f"-{rank:03d}-" in shard.path.name))
@@ -221,11 +225,17 @@ class _Writer:
 
 
 def _signature(clip: Clip) -> str:
-    """ "missing" where a file cannot be found; encoding it will say which."""
+    """MISSING where a file cannot be found; encoding it will say which."""
     try:
         return signature((clip.rgb, clip.motion, clip.smpl), clip.text)
     except OSError:
-        return "missing"
+        return MISSING
+
+
+def _current(entry: CachedClip, wanted: dict[str, str]) -> bool:
+    """Whether an entry is of the clip as it is now. One whose files are gone (a disk that is not mounted, videos that
+    were deleted to save space) may not have changed, and stays."""
+    return wanted.get(entry.id, EMPTY) in (entry.of, MISSING)
 
 
 def _without_stale(shards: Sequence[Shard], wanted: dict[str, str]) -> list[Shard]:
@@ -235,7 +245,7 @@ def _without_stale(shards: Sequence[Shard], wanted: dict[str, str]) -> list[Shar
         if not shard.path.is_file() or shard.path.stat().st_size != shard.size:
             shard.path.with_suffix(".json").unlink()
             continue
-        clips: tuple[CachedClip, ...] = tuple(c for c in shard.clips if wanted.get(c.id, EMPTY) == c.of)
+        clips: tuple[CachedClip, ...] = tuple(clip for clip in shard.clips if _current(clip, wanted))
         if len(clips) != len(shard.clips):
             shard = replace(shard, clips=clips)
             write_index(shard)
@@ -296,4 +306,4 @@ def run(options: argparse.Namespace) -> int:
         caches = [build_cache(options.clips, out, encoders, **more)]
     for built in caches:
         print(summary(built))
-    return 0 if all(built.encoded or built.there for built in caches) else 1
+    return 1 if any(built.refused and not (built.encoded or built.there) for built in caches) else 0
