@@ -14,9 +14,10 @@ from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.nano.people import load_nano_body
 from comfyui_comovi.comovi_model.nano.scene import sample_scene
 from comfyui_comovi.training.cli import main
-from comfyui_comovi.training.eval.captions import read_captions
-from comfyui_comovi.training.eval.embedders import TAGS, PublishedEmbedder, tag_number
+from comfyui_comovi.training.eval.captions import Caption, read_captions
+from comfyui_comovi.training.eval.embedders import TAGS, PublishedEmbedder, RandomEmbedder, tag_number
 from comfyui_comovi.training.eval.matching_network import MatchingNetwork
+from comfyui_comovi.training.eval.motion_eval import evaluate_motions, features_of_file
 from comfyui_comovi.training.eval.video_eval import DIMENSIONS, evaluate_videos
 
 CLIPS = 5
@@ -164,6 +165,41 @@ def test_vbench_runs_with_its_own_python_and_its_failures_are_told(tmp_path, cap
         evaluate_videos(videos, tmp_path / "nowhere")
     with pytest.raises(ComoviError, match="holds no videos"):
         evaluate_videos(tmp_path, python)
+
+
+def test_vbench_s_python_may_be_named_from_where_one_is(tmp_path, monkeypatch):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    python = other_python(tmp_path / "good", WRITES)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_videos(Path("videos"), python.relative_to(tmp_path))["clips"] == 1
+
+
+def test_captions_of_a_part_are_not_captions_of_the_clip(tmp_path):
+    lines = (
+        "a man walks#a/DET man/NOUN walk/VERB#0.0#0.0\nhe turns#he/PRON turn/VERB#2.5#4.0\nhe sits#sit/VERB#nan#nan\n"
+    )
+    (tmp_path / "a.txt").write_text(lines)
+    assert [caption.text for caption in read_captions(tmp_path)["a"]] == ["a man walks", "he sits"]
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ComoviError, match="not text in UTF-8"):
+        read_captions(tmp_path)
+
+
+def test_a_file_that_is_no_array_is_a_sentence(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"nothing")
+    with pytest.raises(ComoviError, match="is no array of numbers"):
+        features_of_file(tmp_path / "a.npy", None, None)
+
+
+def test_a_short_motion_is_left_out_whichever_set_it_is_in():
+    rng = np.random.default_rng(0)
+    real = {name: rng.standard_normal((60, 263)) for name in "abc"}
+    made = {name: rng.standard_normal((60, 263)) for name in "abc"}
+    real["a"], made["b"] = real["a"][:9], made["b"][:9]
+    told = {name: [Caption("a person walks")] for name in "abc"}
+    results = evaluate_motions(made, real, told, RandomEmbedder(), repeats=1)
+    assert (results["clips"], results["real_clips"], results["left_out"]) == (2, 2, 2)
 
 
 def test_the_doctor_says_what_is_missing(evaluator, capsys):

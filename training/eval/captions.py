@@ -1,7 +1,8 @@
 """What was said about each clip: sentences, and their words with the parts of speech that published evaluators read.
 
 Captions come from a list of clips (.jsonl with "id" and "text"), or from a folder of ID.txt, one caption per line:
-plain, or as HumanML3D writes them: sentence#word/TAG word/TAG ...#from#to.
+plain, or as HumanML3D writes them: sentence#word/TAG word/TAG ...#from#to, in seconds. As in its protocol, a sentence
+about a part of the clip (from or to is not 0) is not one about the clip, and is left out.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def read_captions(path: Path) -> dict[str, list[Caption]]:
 
 def _captions_of_list(path: Path) -> dict[str, list[Caption]]:
     found: dict[str, list[Caption]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -51,11 +52,26 @@ def _captions_of_list(path: Path) -> dict[str, list[Caption]]:
     return found
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ComoviError(f"{path} is not text in UTF-8.") from None
+
+
+def _seconds(text: str) -> float:
+    """HumanML3D's file says nan, as well as 0.0, where a sentence is about the whole clip."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
 def _captions_of_file(path: Path) -> list[Caption]:
     captions = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _text(path).split("\n"):
         parts = line.strip().split("#")
-        if not parts[0]:
+        if not parts[0] or any(_seconds(part) > 0 for part in parts[2:4]):  # said of a part of the clip only
             continue
         words = None
         if len(parts) > 1 and "/" in parts[1]:

@@ -42,7 +42,10 @@ def find_motions(folder: Path) -> dict[str, Path]:
 def features_of_file(path: Path, body: BodyModel, target: np.ndarray | None) -> np.ndarray:
     """HumanML3D features (F, 263) of a motion file of any format that we read; .npy files are features already."""
     if path.suffix.lower() == ".npy":
-        features = np.load(path, allow_pickle=False)
+        try:
+            features = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            raise ComoviError(f"{path} is no array of numbers; expected HumanML3D features (F, 263).") from None
         if features.ndim != 2 or features.shape[1] != 263:
             raise ComoviError(f"{path} has shape {features.shape}; expected HumanML3D features (F, 263).")
         return np.asarray(features, np.float64)
@@ -63,9 +66,9 @@ def evaluate_motions(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """FID, R-precision, MM-Dist and diversity of `generated`, and of `real` as the ceiling; features by clip id."""
-    short = [name for name, rows in {**real, **generated}.items() if len(rows) < SHORTEST]
-    names = [n for n in sorted(generated) if n in captions and n not in short]
-    truth = [n for n in sorted(real) if n not in short]
+    names = [name for name in sorted(generated) if name in captions and len(generated[name]) >= SHORTEST]
+    truth = [name for name in sorted(real) if len(real[name]) >= SHORTEST]
+    short = {name for motions in (generated, real) for name, rows in motions.items() if len(rows) < SHORTEST}
     if len(names) < 2 or len(truth) < 2:
         raise ComoviError(
             f"{len(names)} generated motions have captions and {SHORTEST} frames at 20 per second, and {len(truth)} "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def evaluate_videos(
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
     if not videos:
         raise ComoviError(f"{folder} holds no videos ({', '.join(ENDINGS)}) to measure.")
+    program = os.path.abspath(shutil.which(python) or python)  # it is started in another folder; links stay links
     with tempfile.TemporaryDirectory() as temporary:
         wanted = {
             "videos": str(folder.resolve()), "out": temporary, "name": "comovi", "dimensions": list(dimensions),
@@ -64,7 +66,7 @@ def evaluate_videos(
         }  # fmt: skip
         try:
             done = subprocess.run(
-                [str(python), str(RUNNER), json.dumps(wanted)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                [program, str(RUNNER), json.dumps(wanted)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, errors="replace", cwd=temporary, env=_clean_environment(),
             )  # fmt: skip
         except OSError as error:
