@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run_verb(arguments[0], arguments[1:])
     except ComoviError as error:
-        if os.environ.get("RANK", "0") == "0":
+        # The processes of a run end with one sentence together, so one per machine tells it; others fail by themselves.
+        told = arguments[0] in ("train", "resume") and os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) != "0"
+        if not told:
             print(f"comovi-train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -61,7 +63,12 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         if error.name and error.name.startswith(str(__package__)):
             raise ComoviError(f"the verb {verb} is not part of this version.") from None
         raise ComoviError(f"{verb} needs {error.name}: pip install 'comfyui-comovi[train]'.") from None
-    parser = argparse.ArgumentParser(prog=f"comovi-train {verb}", description=summary, formatter_class=_Wide)
+    parser = argparse.ArgumentParser(
+        prog=f"comovi-train {verb}",
+        description=summary,
+        formatter_class=_Wide,
+        allow_abbrev=False,  # a --processes that is cut short would be handed on to every process
+    )
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(arguments)) or 0)
 

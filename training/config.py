@@ -33,7 +33,7 @@ def _choice(where: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def _at_least(where: str, value: float, least: float) -> None:
-    if value < least:
+    if not value >= least:  # NaN is not either
         raise ComoviError(f"{where} is {value}; it must be at least {least}.")
 
 
@@ -247,6 +247,9 @@ class EvalConfig:
     sample_guidance: float = 0.0  # 0: 1 for nano, the paper's 6 otherwise
 
     def __post_init__(self) -> None:
+        _at_least("eval.clips", self.clips, 1)
+        if not self.quantiles:
+            raise ComoviError("eval.quantiles is empty; name at least one, or set eval.every to 0.")
         for quantile in self.quantiles:
             _between("eval.quantiles", quantile, 0, 1)
 

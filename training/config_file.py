@@ -79,7 +79,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
         except ImportError:
             raise ComoviError("reading TOML needs Python 3.11, or `pip install tomli`.") from None
     try:
-        return toml.loads(require_file(path, "settings").read_text(encoding="utf-8"))
+        return toml.loads(require_file(path, "settings").read_text(encoding="utf-8-sig"))
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ComoviError(f"{path} is not valid TOML: {error}.") from None
 

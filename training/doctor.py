@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ LIBRARIES = {  # distribution: (what it is for, what happens without it, how to 
         "engine.kind = single trains on one device",
         "DS_BUILD_OPS=0 pip install 'deepspeed>=0.19.3' (Linux)",
     ),
-    "tensorboard": ("curves in TensorBoard", "curves are in metrics.jsonl and in `comovi-train watch`",
+    "tensorboard": ("curves in TensorBoard", "curves are in log.jsonl and in `comovi-train watch`",
                     "pip install tensorboard"),
     "numba": ("fast drawing of synthetic clips", "plain torch, slower", "pip install numba"),
     "tomli": ("settings files on Python 3.10", "nothing: Python 3.11 reads them itself", "pip install tomli"),
@@ -163,11 +164,12 @@ TALK = (
 
 def talk() -> tuple[str, bool]:
     """Whether two processes of torchrun find each other on this machine."""
-    command = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "python", "-c", TALK]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [*launcher, sys.executable, "-c", TALK]  # the Python of this very command, wherever PATH leads
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"two processes: torchrun did not work ({type(error).__name__}); is it on the PATH?", False
+        return f"two processes: torchrun did not work ({type(error).__name__}).", False
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return f"two processes could not talk to each other: {last}", False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -227,6 +228,7 @@ def find_checkpoint(run: Path, step: int | None = None) -> Path:
     """The folder of a checkpoint: itself, or the last or the named one of a run."""
     from .checkpoint import checkpoint_folder, latest
 
+    run = Path(os.path.abspath(run))  # the settings lie two folders above a checkpoint
     if (run / "state.json").exists():
         return run
     if step is None:

@@ -76,6 +76,8 @@ def make_report(config: Any, world: int, size: ClipSize, *, name: str = "", gpu_
     """Plan a configuration for `world` processes."""
     if config.model.kind != "comovi":
         raise ComoviError("plan is for the paper's network (model.kind = comovi); nano fits everywhere.")
+    if gpus_per_host < 1:
+        raise ComoviError(f"--gpus-per-host is {gpus_per_host}; it must be at least 1.")
     recipe = build_recipe(config, device="meta")
     network = recipe.network.config
     head = network.pose_latent_frames if network.pose_head else size.latent[0]

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from ..comovi_model.errors import ComoviError
+
 GRACE = 600.0  # seconds that processes get to save after someone asked to stop
 PATIENCE = 20.0  # seconds that the others get to notice that one has failed
 
@@ -46,6 +48,8 @@ def start_processes(world: int, command: Sequence[str]) -> list[subprocess.Popen
 
 def run_processes(world: int) -> int:
     """This very command in `world` processes; the first exit status that is not 0. One failure ends the rest."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ComoviError("--processes starts processes of its own; under torchrun or Slurm leave it out.")
     command = [sys.executable, "-m", str(__package__), *_without_processes(sys.argv[1:])]
     running = start_processes(world, command)
 

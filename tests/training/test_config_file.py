@@ -57,6 +57,11 @@ def test_what_cannot_be_set_is_refused_by_name(change, words, tmp_path):
     assert words in str(caught.value)
 
 
+def test_a_file_of_notepad_is_read(tmp_path):
+    (tmp_path / "a.toml").write_text('include = "tiny_cpu"\n', encoding="utf-8-sig")
+    assert load_config(tmp_path / "a.toml") == load_config("tiny_cpu")
+
+
 def test_a_circle_of_includes_is_found(tmp_path):
     write(tmp_path / "a.toml", 'include = "b.toml"\n')
     with pytest.raises(ComoviError, match="includes itself"):

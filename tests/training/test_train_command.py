@@ -8,6 +8,7 @@ import time
 import pytest
 from comfyui_comovi.training import processes
 from comfyui_comovi.training.cli import VERBS, main
+from comfyui_comovi.training.config_file import load_config, write_resolved
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,31 @@ def test_processes_are_told_where_they_are():
     places = [processes.environment(rank, 2, 1234) for rank in (0, 1)]
     assert [place["RANK"] for place in places] == ["0", "1"]
     assert {place["WORLD_SIZE"] for place in places} == {"2"}
+
+
+def test_processes_do_not_start_processes(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "--config", "nano", "--processes", "2"]) == 2
+    assert "under torchrun or Slurm leave it out" in capsys.readouterr().err
+
+
+def test_an_option_that_is_cut_short_is_refused():
+    with pytest.raises(SystemExit):  # --proc 2 would be handed on to every process, and each would start two more
+        main(["train", "--config", "nano", "--proc", "2"])
+
+
+def test_a_run_may_have_a_number_for_a_name(tmp_path, capsys):
+    write_resolved(load_config("tiny_cpu", [f"run.out={tmp_path}"]), tmp_path / "2024")
+    assert main(["resume", str(tmp_path / "2024")]) == 2
+    assert "has no complete checkpoint" in capsys.readouterr().err
+
+
+def test_every_process_tells_what_only_it_knows(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("RANK", "3")
+    assert main(["cache", str(tmp_path / "nowhere")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_the_started_command_is_the_typed_one_without_its_number_of_processes():

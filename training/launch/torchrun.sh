@@ -11,7 +11,7 @@ for argument in "$@"; do
   case $argument in run.out=*) out=${argument#*=} ;; run.name=*) name=${argument#*=} ;; esac
 done
 if compgen -G "$out/$name/checkpoints/step-*/state.json" >/dev/null; then
-  exec torchrun --standalone --nproc-per-node "$gpus" -m comfyui_comovi.training resume "$out/$name"
+  exec torchrun --standalone --nproc-per-node "$gpus" -m comfyui_comovi.training resume "$out/$name" "$@"
 fi
 exec torchrun --standalone --nproc-per-node "$gpus" -m comfyui_comovi.training train --config "$config" \
   --set run.name="$name" "$@"
