@@ -99,6 +99,12 @@ def test_people_of_sam_3d_body_are_chosen_by_their_boxes():
     left = estimate_photo(picture, parts.body(), sources, choice="left to right")[0]
     assert first.person.box[0] == 60 and left.person.box[0] == 60  # the second is the wider one, and further left
     assert len(estimate_photo(picture, parts.body(), sources, choice="all")) == 2
+    painted = np.zeros(picture.shape[:2], bool)
+    painted[150:300, 140:155] = True  # over the first one, who is neither the largest nor the leftmost
+    under = estimate_photo(picture, parts.body(), sources, choice="mask", mask=painted)[0]
+    assert under.person.box[0] == 100
+    with pytest.raises(ComoviError, match="choosing by mask needs a mask"):
+        estimate_photo(picture, parts.body(), sources, choice="mask")
     with pytest.raises(ComoviError, match="person 7 is asked for, but SAM 3D Body saw 2"):
         estimate_photo(picture, parts.body(), sources, choice="index", index=7)
     with pytest.raises(ComoviError, match="hold nobody"):
@@ -150,6 +156,9 @@ def test_the_command_writes_pose_map_and_overlay(tmp_path):
     [
         ({"out": "pose.bvh"}, "must end in .npz"),
         ({"map": "map.mp4"}, "a picture, so its map and overlay are .png"),
+        ({"overlay": "photo.png"}, "would be written over photo.png"),
+        ({"map": "same.png", "overlay": "same.png"}, "would be written over photo.png or another result"),
+        ({"map": "map.png", "keypoints": "two.json", "person": ("all", 0)}, "a motion map shows one person"),
         ({"keypoints": "broken.json"}, "no JSON file of pose keypoints"),
         ({"keypoints": "nobody.json"}, "name nobody"),
         ({"mask": "small.png"}, "the mask .* is 8x8 pixels and the picture 512x768"),
@@ -159,7 +168,10 @@ def test_the_command_writes_pose_map_and_overlay(tmp_path):
     ],
 )
 def test_wishes_that_cannot_be_get_one_sentence(tmp_path, wishes, sentence):
-    photo = write_image(tmp_path / "photo.png", parts.example("standing")[0])
+    picture, truth = parts.example("standing")
+    photo = write_image(tmp_path / "photo.png", picture)
+    two = parts.pose_keypoint([parts.true_people(truth) * 2], picture.shape[:2])
+    (tmp_path / "two.json").write_text(json.dumps(two))
     (tmp_path / "broken.json").write_text("{oops")
     (tmp_path / "nobody.json").write_text(json.dumps([{"people": [], "canvas_width": 512, "canvas_height": 768}]))
     write_image(tmp_path / "small.png", np.full((8, 8, 3), 255, np.uint8))

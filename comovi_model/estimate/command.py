@@ -23,7 +23,7 @@ from ..motion_io import for_body, read_motion
 from ..show.overlay import iter_overlay
 from ..video import read_video, video_facts, write_video
 from .people import Person
-from .people_from import people_from_boxes, people_from_keypoints, people_from_masks
+from .people_from import in_every_frame, people_from_boxes, people_from_keypoints, people_from_masks
 from .photo import Estimate, Sources, estimate_photo, with_camera_of
 from .photo_camera import PhotoCamera, photo_camera, read_exif
 from .video import VideoSettings, estimate_video
@@ -61,14 +61,14 @@ def estimate_file(path: Path, wishes: Wishes, say: Callable[[str], None] = print
     path = require_file(path, "picture or video")
     is_video = path.suffix.lower() in VIDEOS
     out = wishes.out or Path(f"{path.stem}_pose.npz")
-    _check_targets(out, wishes, is_video)
+    _check_targets(path, out, wishes, is_video)
     body = load_mannequin_body() if wishes.body is None else read_body_model(wishes.body)
     if is_video:
         return _video(path, out, body, wishes, say)
     return _photo(path, out, body, wishes, say)
 
 
-def _check_targets(out: Path, wishes: Wishes, is_video: bool) -> None:
+def _check_targets(path: Path, out: Path, wishes: Wishes, is_video: bool) -> None:
     if out.suffix.lower() != ".npz":
         raise ComoviError(f"{out} must end in .npz; turn it into another format with comovi convert.")
     for target in (wishes.map, wishes.overlay):
@@ -76,9 +76,13 @@ def _check_targets(out: Path, wishes: Wishes, is_video: bool) -> None:
         if target is not None and target.suffix.lower() not in wanted:
             kind = "video, so its map and overlay are .mp4" if is_video else "picture, so its map and overlay are .png"
             raise ComoviError(f"cannot write {target}: a {kind}.")
+    taken = {path.resolve()}
     for target in (out, wishes.map, wishes.overlay):
         if target is not None:
             require_place(target)
+            if target.resolve() in taken:
+                raise ComoviError(f"{target} would be written over {path.name} or another result; give another name.")
+            taken.add(target.resolve())
 
 
 def _sources(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None = None) -> Sources:
@@ -115,6 +119,8 @@ def _photo(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
     else:
         choice, index = wishes.person
         estimates = estimate_photo(picture, body, sources, choice=choice, index=index)
+    if wishes.map is not None and len(estimates) > 1:
+        raise ComoviError("a motion map shows one person; choose who with --person.")
     written = []
     for number, estimate in enumerate(estimates):
         target = out if len(estimates) == 1 else out.with_stem(f"{out.stem}_{number}")
@@ -122,8 +128,6 @@ def _photo(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
         written.append(target)
         say(f"wrote {target}: " + "; ".join(line.rstrip(".") for line in estimate.report()))
     if wishes.map is not None:
-        if len(estimates) > 1:
-            raise ComoviError("a motion map shows one person; choose who with --person.")
         written.append(write_image(wishes.map, next(_maps(estimates[0].motion, body))))
         say(f"wrote {wishes.map}: motion map")
     if wishes.overlay is not None:
@@ -151,6 +155,8 @@ def _video(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
 
     if wishes.motion is not None:
         raise ComoviError("--motion gives the pose of a picture; a motion file of a video needs no estimate.")
+    if wishes.boxes:
+        raise ComoviError("--box says where a person is in one picture; for a video give --mask of its first frame.")
     _, height, width, _ = video_facts(path)
     frames, fps = read_video(path, wishes.frames)
     size = frames.shape[1:3]
@@ -158,8 +164,6 @@ def _video(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
     mask = None if wishes.mask is None else _mask(wishes.mask, size)
     settings = VideoSettings(choice="mask" if mask is not None else choice, index=index, mask=mask)
     people = None if wishes.keypoints is None else _people_of_frames(wishes.keypoints, size, len(frames))
-    if wishes.boxes:
-        raise ComoviError("--box says where a person is in one picture; for a video give --mask of its first frame.")
     with tqdm(desc="frames", total=2 * len(frames), leave=False, delay=1) as bar:
         found = estimate_video(
             frames,
@@ -212,7 +216,7 @@ def _people_of_frames(path: Path, size: tuple[int, int], count: int) -> list[lis
         raise ComoviError(
             f"{path} holds keypoints of {got} frames and the video has {count}; detect in the same video."
         )
-    return [people_from_keypoints(frame, size) for frame in pose]
+    return in_every_frame(lambda frame: people_from_keypoints(pose[frame], size), count)
 
 
 def _json(path: Path) -> Any:
