@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from comfy_api.latest import io
 
@@ -9,7 +11,7 @@ from ..comovi_model.clean.pipeline import NO_SMOOTHING
 from ..comovi_model.clean.smoothing import METHODS
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.estimate.people import CHOICES
-from ..comovi_model.estimate.people_from import people_from_keypoints
+from ..comovi_model.estimate.people_from import in_every_frame, people_from_keypoints
 from ..comovi_model.estimate.photo import Sources
 from ..comovi_model.estimate.video import VideoSettings, estimate_video
 from .choices import listed
@@ -161,9 +163,9 @@ class FitKeypoints(io.ComfyNode):
         cls, keypoints, body, fps, smoothing, strength, longest_gap, who, index, image=None, focal_px=0.0,
         lock_shape=True, focal_from_keypoints=False,
     ) -> io.NodeOutput:  # fmt: skip
-        records = [keypoints] if isinstance(keypoints, dict) else keypoints
+        records = _records(keypoints)
         size = _canvas(records) if image is None else (int(image.shape[1]), int(image.shape[2]))
-        people = [people_from_keypoints(records, size, frame) for frame in range(len(records))]
+        people = in_every_frame(lambda frame: people_from_keypoints(records, size, frame), len(records))
         blank = [np.zeros((*size, 3), np.uint8)] * len(records)  # nobody looks at the pictures
         sources = Sources(camera=given_camera(focal_px, size), lens_from_keypoints=focal_from_keypoints)
         settings = VideoSettings(
@@ -175,10 +177,16 @@ class FitKeypoints(io.ComfyNode):
         return io.NodeOutput(found.motion, report, ui=shown_text(report))
 
 
-def _canvas(records: object) -> tuple[int, int]:
-    """(height, width) of the first frame."""
+def _records(keypoints: Any) -> list[dict[str, Any]]:
+    """One for each frame."""
+    records = [keypoints] if isinstance(keypoints, dict) else keypoints
     if not isinstance(records, (list, tuple)) or not records or not isinstance(records[0], dict):
         raise ComoviError("keypoints must be POSE_KEYPOINT: a list of frames with people, as DWPose gives it.")
+    return list(records)
+
+
+def _canvas(records: list[dict[str, Any]]) -> tuple[int, int]:
+    """(height, width) of the first frame."""
     try:
         height, width = (int(records[0].get(name) or 0) for name in ("canvas_height", "canvas_width"))
     except (TypeError, ValueError, OverflowError):

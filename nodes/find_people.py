@@ -50,13 +50,16 @@ class FindPeople(io.ComfyNode):
         given = people_of_frames(people, size, len(frames))
         painted = mask_of(mask, size) if who == "mask" else None
         steps, found, drawn, lines = Steps(len(frames)), [], [], []
+        refusal = ComoviError("no person was found in any picture; wire boxes, masks or keypoints of another detector.")
         for number, frame in enumerate(frames):
-            those = find_people(frame) if given is None else [within_picture(one, size) for one in given[number]]
+            those = []
             try:
+                those = find_people(frame) if given is None else [within_picture(one, size) for one in given[number]]
                 chosen = choose_people(those, who, index=index, mask=painted)
-            except ComoviError:
+            except ComoviError as error:
                 if len(frames) == 1:
                     raise
+                refusal = error if those else refusal  # somebody is there, but not who is asked for
                 chosen = []  # a person may leave the view
             found.append(chosen)
             drawn.append(torch.from_numpy(draw_people(frame, chosen)))
@@ -65,7 +68,7 @@ class FindPeople(io.ComfyNode):
                 lines = [*map(_line, range(len(chosen)), chosen), *(note for note in notes if note)]
             steps(number + 1)
         if not any(found):
-            raise ComoviError("no person was found in any picture; wire boxes, masks or keypoints of another detector.")
+            raise refusal
         seen = sum(bool(one) for one in found)
         report = "\n".join([f"people in {seen} of {len(frames)} pictures", *lines])
         return io.NodeOutput(found, batch_of(torch.stack(drawn)), len(found[0]), report, ui=shown_text(report))

@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.estimate.people import CHOICES, Person
 from ..comovi_model.estimate.people_from import (
+    in_every_frame,
     people_from_boxes,
     people_from_keypoints,
     people_from_masks,
@@ -94,8 +95,8 @@ def people_of_frames(value: Any, size: tuple[int, int], frames: int) -> list[lis
     if isinstance(records, (list, tuple)) and records and isinstance(records[0], Mapping) and "people" in records[0]:
         if len(records) not in (1, frames):
             raise ComoviError(f"people: keypoints of {len(records)} frames came for {frames} pictures.")
-        return [people_from_keypoints(records, size, frame if len(records) > 1 else 0) for frame in range(frames)]
-    return [people_from_boxes(value, size, frame) for frame in range(frames)]
+        return in_every_frame(lambda frame: people_from_keypoints(records, size, frame), frames)
+    return in_every_frame(lambda frame: people_from_boxes(value, size, frame), frames)
 
 
 def _all_people(value: list[list[Any]]) -> bool:
@@ -110,12 +111,12 @@ def _for_all(value: list[list[Person]], frames: int, says: str) -> list[list[Per
 
 def _of_masks(masks: torch.Tensor, size: tuple[int, int], frames: int) -> list[list[Person]]:
     """One mask a frame for a video; for one picture every mask is a person."""
+    masks = masks.reshape(-1, *masks.shape[-2:])
     if frames == 1:
         return [people_from_masks(masks, size)]
     if len(masks) not in (1, frames):
         raise ComoviError(f"people: {len(masks)} masks came for {frames} pictures; give one for each.")
-    lit = [masks[frame if len(masks) > 1 else 0] for frame in range(frames)]
-    return [people_from_masks(mask, size) if bool((mask > 0.5).any()) else [] for mask in lit]
+    return in_every_frame(lambda frame: people_from_masks(masks[frame if len(masks) > 1 else 0], size), frames)
 
 
 def mask_of(mask: torch.Tensor | None, size: tuple[int, int]) -> np.ndarray | None:
@@ -123,7 +124,9 @@ def mask_of(mask: torch.Tensor | None, size: tuple[int, int]) -> np.ndarray | No
     if mask is None:
         return None
     array = mask.detach().cpu().numpy()
-    array = array[0] if array.ndim == 3 else array
+    array = array.reshape(-1, *array.shape[-2:])[0]
+    if not (array > 0.5).any():  # Load Image gives an empty one, of another size, where nothing was painted
+        raise ComoviError("the mask is empty, so it names nobody; paint the person white.")
     if array.shape != size:
         raise ComoviError(
             f"mask is {array.shape[-1]}x{array.shape[0]} pixels and the picture {size[1]}x{size[0]}; resize the mask."

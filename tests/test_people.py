@@ -16,6 +16,7 @@ from comfyui_comovi.comovi_model.estimate.people import (
     within_picture,
 )
 from comfyui_comovi.comovi_model.estimate.people_from import (
+    in_every_frame,
     people_from_boxes,
     people_from_keypoints,
     people_from_masks,
@@ -295,6 +296,22 @@ def test_bad_keypoints_are_one_sentence(pose, sentence):
     with pytest.raises(ComoviError, match=sentence) as refusal:
         people_from_keypoints(pose, SIZE)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_frame_of_a_clip_without_anybody_does_not_cost_the_others():
+    """A single point, an empty box, a box outside, another thing than a person: nobody in that frame."""
+    lonely = standing()
+    lonely[1:] = 0
+    clip = [pose_record(one)[0] for one in (standing(), lonely, standing())]
+    assert [len(people) for people in in_every_frame(lambda n: people_from_keypoints(clip, SIZE, n), 3)] == [1, 0, 1]
+    good, empty, outside = box(10, 10, 50, 80, label="person"), box(0, 0, 0, 0), box(900, 0, 50, 50)
+    boxes = [[good], [empty], [outside], [{**good, "label": "dog"}], [], [good]]
+    seen = in_every_frame(lambda n: people_from_boxes(boxes, SIZE, n), 6)
+    assert [len(people) for people in seen] == [1, 0, 0, 0, 0, 1]
+    with pytest.raises(ComoviError, match="two points"):
+        in_every_frame(lambda n: people_from_keypoints([clip[1]] * 3, SIZE, n), 3)
+    with pytest.raises(ComoviError, match="boxes came for 6 frames and frame 6 is asked for"):
+        in_every_frame(lambda n: people_from_boxes(boxes, SIZE, n), 7)
 
 
 # --- pictures and records

@@ -31,7 +31,7 @@ def draw_people(picture: np.ndarray, people: Sequence[Person]) -> np.ndarray:
         _label(draw, person, str(number), colour, image.size)
         if person.keypoints is not None:
             _skeleton(draw, person.keypoints, thick)
-    return np.asarray(image)
+    return np.array(image)
 
 
 def _label(draw: ImageDraw.ImageDraw, person: Person, text: str, colour: tuple, size: tuple[int, int]) -> None:

@@ -25,6 +25,10 @@ SMALLEST_PICTURE = 16  # pixels of a side; a person in less cannot be told from 
 SMALLEST_BOX = 2.0  # pixels of a side
 
 
+class NobodyError(ComoviError):
+    """What was given for one picture names nobody who can be used. In a video the other frames may be good."""
+
+
 @dataclass(frozen=True)
 class Person:
     """One person of one picture. `score` is how sure the finder is, 1 where nobody doubts it."""
@@ -39,9 +43,9 @@ class Person:
         if box.shape != (4,):
             raise ComoviError(f"a box must be left, top, right, bottom in pixels, got {_shape(box)} numbers.")
         if not np.isfinite(box).all():
-            raise ComoviError(f"the box {_text(box)} holds numbers that are not finite; give pixels.")
+            raise NobodyError(f"the box {_text(box)} holds numbers that are not finite; give pixels.")
         if box[2] - box[0] < SMALLEST_BOX or box[3] - box[1] < SMALLEST_BOX:
-            raise ComoviError(f"the box {_text(box)} is empty; expected left, top, right, bottom in pixels.")
+            raise NobodyError(f"the box {_text(box)} is empty; expected left, top, right, bottom in pixels.")
         object.__setattr__(self, "box", box)
         if self.mask is not None:
             mask = np.asarray(self.mask)
@@ -81,7 +85,7 @@ def within_picture(person: Person, size: tuple[int, int]) -> Person:
     height, width = size
     box = person.box
     if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
-        raise ComoviError(
+        raise NobodyError(
             f"the box {_text(box)} lies outside the picture of {width}x{height} pixels; was it made for a picture of "
             "another size?"
         )

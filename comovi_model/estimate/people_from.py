@@ -12,7 +12,7 @@ in the order in which they came. What is accepted, as ComfyUI and its common pac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,29 @@ import numpy as np
 from ..camerahmr.crop import box_of_mask
 from ..errors import ComoviError
 from .keypoints import openpose_18
-from .people import NUM_KEYPOINTS, Person, within_picture
+from .people import NUM_KEYPOINTS, NobodyError, Person, within_picture
 
 MOST_PEOPLE = 64  # more in one picture are a mistake, or an attack
 PERSON_LABELS = ("person", "people", "human", "man", "woman", "child", "0", "")
 NORMALISED_BELOW = 2.0  # keypoints whose every coordinate is below this are shares of the canvas, not pixels
+
+
+def in_every_frame(read: Callable[[int], list[Person]], frames: int) -> list[list[Person]]:
+    """read(frame) for each frame of a clip. Where it finds nobody who can be used, nobody is in that frame.
+
+    People leave the view, and detectors then write empty boxes or a single point. Refused if every frame is such a one.
+    """
+    found: list[list[Person]] = []
+    refusal: NobodyError | None = None
+    for frame in range(frames):
+        try:
+            found.append(read(frame))
+        except NobodyError as error:
+            found.append([])
+            refusal = refusal or error
+    if refusal is not None and not any(found):
+        raise refusal
+    return found
 
 
 def people_from_boxes(boxes: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
@@ -40,7 +58,7 @@ def people_from_boxes(boxes: Any, size: tuple[int, int], frame: int = 0) -> list
         else:
             other.append(label)
     if rows and not people:
-        raise ComoviError(f"none of the {len(rows)} boxes is a person; they are labelled {', '.join(other[:5])}.")
+        raise NobodyError(f"none of the {len(rows)} boxes is a person; they are labelled {', '.join(other[:5])}.")
     return people
 
 
@@ -73,7 +91,7 @@ def people_from_masks(masks: Any, size: tuple[int, int]) -> list[Person]:
             if (box[2:] - box[:2]).min() >= 2:  # a line of pixels is a flaw of the mask
                 people.append(Person(box, mask))
     if not people:
-        raise ComoviError("the mask is empty, so it names nobody; paint the person white.")
+        raise NobodyError("the mask is empty, so it names nobody; paint the person white.")
     return people
 
 
@@ -132,7 +150,7 @@ def people_from_keypoints(pose: Any, size: tuple[int, int], frame: int = 0) -> l
         if len(seen) >= 2:
             people.append(_from_points(points, size))
     if rows and not people:
-        raise ComoviError("the pose keypoints hold nobody of whom two points are seen; give another picture.")
+        raise NobodyError("the pose keypoints hold nobody of whom two points are seen; give another picture.")
     return people
 
 
