@@ -121,7 +121,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     created: list[Path] = []
-    temporary = path.with_name(f".{path.stem[:100]}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+    # Few characters: a name may have 255 bytes, and one character of it up to four.
+    temporary = path.parent / f".{path.stem[:30]}{TEMPORARY}{secrets.token_hex(4)}{path.suffix[:20]}"
     try:
         if path.is_dir():
             raise ComoviError(f"cannot write {path}: it is a folder where a file is needed; give the path of a file.")

@@ -97,3 +97,10 @@ def test_an_unusable_input_file_is_named(tmp_path, kind):
         path = tmp_path / "in\0put.npz"
     with pytest.raises(ComoviError, match="motion file .*put"):
         require_file(path, "motion file")
+
+
+@pytest.mark.parametrize("name", ["\u52d5" * 83 + ".npz", "a." + "x" * 250])
+def test_every_name_that_the_disk_takes_can_be_written(tmp_path, name):
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
