@@ -98,28 +98,39 @@ def _new_stream(container, size: tuple[int, ...], fps: float, crf: int):
 
 
 def video_facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
-    """(frames, width, height, frames per second) of a video; decoded one frame at a time, none is kept."""
+    """(frames, width, height, frames per second) of a video, upright; decoded one frame at a time, none is kept."""
     path = require_file(path, "video")
     frames = _decoded(path)
     _, rate = next(frames)
     count, width, height = 0, 0, 0
     for frame, _ in frames:
-        count, width, height = count + 1, frame.width, frame.height
+        count = count + 1
+        width, height = (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
     if not count:
         raise _unreadable(path)
     return count, width, height, rate
 
 
 def read_video(path: str | os.PathLike[str], max_frames: int | None = None) -> tuple[np.ndarray, float]:
-    """Read a video: frames (F, H, W, 3) uint8 and its frames per second."""
+    """Read a video: frames (F, H, W, 3) uint8, turned upright as players show them, and its frames per second."""
     path = require_file(path, "video")
     decoded = _decoded(path)
     _, rate = next(decoded)
     with closing(decoded):
-        frames = [frame.to_ndarray(format="rgb24") for frame, _ in islice(decoded, max_frames)]
+        frames = [upright_pixels(frame) for frame, _ in islice(decoded, max_frames)]
     if not frames:
         raise _unreadable(path)
     return np.stack(frames), rate
+
+
+def upright_pixels(frame: Any) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8. Phones film on their side and write down by how much to turn."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns(frame)))
+
+
+def quarter_turns(frame: Any) -> int:
+    """How often a decoded frame is to be turned anticlockwise; PyAV before 14 does not say."""
+    return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
 def _decoded(path: Path) -> Generator[tuple[Any, float], None, None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.show.page_video import video_frames
 from comfyui_comovi.comovi_model.video import read_video, video_facts, write_video
 
 COLOURS = np.array([[255, 255, 255], [200, 40, 40], [40, 200, 40], [40, 40, 200], [128, 128, 128], [0, 0, 0]])
@@ -65,3 +68,18 @@ def test_facts_agree_with_the_frames_that_are_read(tmp_path):
     write_video(tmp_path / "a.mp4", np.zeros((5, 16, 32, 3), np.uint8), 8)
     frames, fps = read_video(tmp_path / "a.mp4")
     assert video_facts(tmp_path / "a.mp4") == (len(frames), 32, 16, fps)
+
+
+def test_a_video_of_a_phone_held_upright_is_read_upright(tmp_path):
+    frames = np.zeros((2, 32, 64, 3), np.uint8)
+    frames[:, :16] = 250  # the upper half, which a quarter turn clockwise takes to the right
+    path = write_video(tmp_path / "phone.mp4", frames, 16)
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # of the track's header: how its pictures are to be turned
+    assert struct.unpack_from(">9i", content, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, matrix, 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    assert video_facts(path) == (2, 32, 64, 16)
+    for back in (read_video(path)[0], np.stack(list(video_frames(path)))):
+        assert back.shape == (2, 64, 32, 3)
+        assert back[:, :, 18:].min() > 200 and back[:, :, :14].max() < 50

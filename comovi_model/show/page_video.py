@@ -15,7 +15,7 @@ from PIL import Image
 from ..body.motion import BodyMotion
 from ..errors import ComoviError
 from ..files import require_file
-from ..video import write_video
+from ..video import upright_pixels, write_video
 
 PLAYED = {  # (container, codec) -> MIME type that current browsers play
     ("mp4", "h264"): "video/mp4",
@@ -96,13 +96,13 @@ def _shrunk(frame: Any) -> np.ndarray:
 
 
 def video_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """Every frame (H, W, 3) uint8 of the first video stream, one after the other."""
+    """Every frame (H, W, 3) uint8 of the first video stream, upright, one after the other."""
     import av
 
     try:
         with av.open(os.fspath(path)) as container:
             for frame in container.decode(container.streams.video[0]):
-                yield frame.to_ndarray(format="rgb24")
+                yield upright_pixels(frame)
     except av.error.FFmpegError as error:
         raise _unreadable(path, error) from error
 
