@@ -154,7 +154,16 @@ def test_a_camera_that_looks_down_is_levelled(body):
     assert levelled(motion, body) is motion
 
 
-@pytest.mark.parametrize("value", ["up", [0, 0, 0], [1, 2], [float("nan"), 0, 1], None, [1, "x", 2]])
+@pytest.mark.parametrize("value", ["up", [0, 0, 0], [1, 2], [float("nan"), 0, 1], None, [1, "x", 2], [10**400, 0, 0]])
 def test_what_a_file_says_about_up_is_not_trusted(body, value):
     motion = replace(stand_before_camera(body, walk(1), CAMERA, Placement(4.0)), provenance={"camera_up": value})
     assert camera_up(motion).tolist() == [0.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("up", [(0.0, 1.0, 0.0), (0.001, 1.0, 0.0), (0.0, 0.9, 0.436)])
+def test_a_camera_held_upside_down_is_levelled_too(body, up):
+    up = torch.nn.functional.normalize(torch.tensor(up), dim=0)
+    seen = with_camera_up(stand_before_camera(body, walk(2), CAMERA, Placement(4.0)), up)
+    turn = levelled(seen, body).rotations[0, 0] @ seen.rotations[0, 0].T
+    assert torch.allclose(turn @ camera_up(seen), torch.tensor([0.0, 1.0, 0.0]), atol=1e-3)
+    assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-4)

@@ -15,12 +15,14 @@ import pytest
 import torch
 from comfyui_comovi import cli_convert
 from comfyui_comovi.comovi_model.body.body_files import load_mannequin_body
+from comfyui_comovi.comovi_model.body.files.amass import motion_from_amass
 from comfyui_comovi.comovi_model.body.frames import in_frame
-from comfyui_comovi.comovi_model.body.motion import BodyMotion
+from comfyui_comovi.comovi_model.body.motion import BodyMotion, load_arrays
 from comfyui_comovi.comovi_model.body.parts import JOINT_NAMES
 from comfyui_comovi.comovi_model.body.rotations import axis_angle_to_matrix
-from comfyui_comovi.comovi_model.body.smpl import BodyModel, pose_body, pose_joints
+from comfyui_comovi.comovi_model.body.smpl import BodyModel, pose_body, pose_joints, rest_joints
 from comfyui_comovi.comovi_model.body.toy import random_rotations, toy_body
+from comfyui_comovi.comovi_model.body.upright import with_camera_up
 from comfyui_comovi.comovi_model.motion_io import FORMATS, NAMINGS, ROOTS, options_of, read_motion, write_motion
 from comfyui_comovi.comovi_model.motion_io.meshes import PC2_HEADER
 from comfyui_comovi.comovi_model.motion_io.place import placed
@@ -371,3 +373,17 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
         with pytest.raises(ComoviError, match="the disk is full"):
             write_motion(tmp_path / name, motion, TOY)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["bvh", "glb", "amass", "comovi"])
+def test_what_a_tilted_camera_saw_is_written_upright(tmp_path, format):
+    """By what the motion says about up; the camera itself is kept in our own keys alone."""
+    level = motion_files.smooth_motion(BODY, 4, angle=0.0, frame="camera")
+    level = replace(level, rotations=torch.diag(torch.tensor([1.0, -1, -1])).expand(4, 24, 3, 3).clone())
+    level = replace(level, rotations=torch.cat([level.rotations[:, :1], torch.eye(3).expand(4, 23, 3, 3)], 1))
+    tilt = axis_angle_to_matrix(torch.tensor([0.3, 0.0, 0.1]))
+    seen = with_camera_up(level.moved(tilt, torch.zeros(3), rest_joints(BODY, level.betas)[0]), -tilt[:, 1])
+    path = write_motion(tmp_path / "a", seen, BODY, format)
+    found = motion_from_amass(load_arrays(path), "file") if format == "comovi" else read_motion(path, body=BODY).motion
+    upright = in_frame(found, BODY, "yup").rotations[:, 0]
+    assert (upright[..., 1] - torch.tensor([0.0, 1.0, 0.0])).abs().max() < 1e-3

@@ -32,8 +32,7 @@ def camera_up(motion: BodyMotion) -> Tensor:
     """(3,) unit length: up in the camera frame, as the provenance says, else that of a level camera."""
     value = motion.provenance.get(CAMERA_UP)
     numbers = isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
-    length = math.hypot(*value) if numbers and value is not None else 0.0
-    known = math.isfinite(length) and length > 1e-3
+    known = numbers and all(abs(v) < 1e3 for v in value) and math.hypot(*value) > 1e-3
     return F.normalize(torch.tensor(value if known else LEVEL, dtype=torch.float32), dim=0)
 
 
@@ -53,6 +52,13 @@ def levelled(motion: BodyMotion, model: BodyModel) -> BodyMotion:
 
 
 def shortest_turn(start: Tensor, end: Tensor) -> Tensor:
-    """The rotation (3, 3) by the least angle that takes one unit vector to another that is not its opposite."""
+    """The rotation (3, 3) by the least angle that takes one unit vector to another.
+
+    Opposites are a camera held upside down: half a turn about the line of sight, or about x where they lie along it.
+    """
     cross, cosine = torch.linalg.cross(start, end), start @ end
+    if cosine < -1 + 1e-6:
+        side = torch.tensor([0.0, 0.0, 1.0] if abs(start[2]) < 0.9 else [1.0, 0.0, 0.0])
+        side = F.normalize(side - (side @ start) * start, dim=0)
+        return 2 * torch.outer(side, side) - torch.eye(3)
     return torch.eye(3) + skew(cross) + skew(cross) @ skew(cross) / (1 + cosine)

@@ -20,6 +20,7 @@ from ..motion import NUM_BETAS, BodyMotion, load_arrays, save_arrays
 from ..parts import NUM_JOINTS
 from ..rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from ..smpl import BodyModel
+from ..upright import levelled
 
 NUM_SHARED_JOINTS = 22  # SMPL, SMPL+H and SMPL-X agree on these
 POSE_LENGTHS = {66: "SMPL body", 72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
@@ -30,10 +31,10 @@ MORE_RATE_KEYS = ("frame_rate", "framerate", "mocap_fps", "frameRate", "frame_ti
 def amass_arrays(motion: BodyMotion, model: BodyModel, floor: bool = True) -> dict[str, np.ndarray]:
     """The AMASS keys of a motion. floor=True shifts the clip onto z = 0 with the first pelvis above the origin.
 
-    A camera frame is taken to be level, because a camera alone does not know where down is.
+    A camera frame is set upright; it counts as level unless the motion says where up is.
     """
     model, motion = model.to("cpu"), motion.to("cpu")
-    upright = in_frame(motion, model, "zup")
+    upright = in_frame(levelled(motion, model), model, "zup")
     upright = on_floor(upright, model) if floor else upright
     poses = np.zeros((len(motion), 156), np.float32)
     axis_angle = matrix_to_axis_angle(upright.rotations[:, :NUM_SHARED_JOINTS])

@@ -23,6 +23,7 @@ from ..motion import BodyMotion
 from ..parts import JOINT_NAMES, NUM_JOINTS, NUM_PARTS, PART_NAMES, part_palette
 from ..rotations import continuous_quaternions, matrix_to_quaternion
 from ..smpl import BodyModel, rest_joints, shaped_vertices
+from ..upright import levelled
 
 # Component types and buffer targets of the glTF 2.0 specification.
 UINT8, UINT16, UINT32, FLOAT32 = 5121, 5123, 5125, 5126
@@ -49,7 +50,7 @@ def glb_bytes(
 ) -> bytes:
     model, motion = model.to("cpu"), motion.to("cpu")
     check_same_body(model, motion)
-    upright = in_frame(motion, model, "yup")
+    upright = in_frame(levelled(motion, model), model, "yup")
     upright = on_floor(upright, model) if floor else upright
     joints = rest_joints(model, upright.betas)  # (J, 3)
     buffer = _Buffer()
