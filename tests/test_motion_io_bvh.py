@@ -306,3 +306,12 @@ def test_options_that_make_no_sense_are_refused(tmp_path):
     for wrong in ({"units": "ell"}, {"order": "ZZZ"}, {"names": "blender"}, {"root": "away"}):
         with pytest.raises(ComoviError, match="must be one of"):
             write_motion(tmp_path / "a.bvh", MOTION, BODY, **wrong)
+
+
+def test_a_small_file_cannot_ask_for_a_huge_table(tmp_path):
+    """2000 joints without channels cost nothing in the file and 144 kB a frame in memory."""
+    still = "".join(f"JOINT j{number} {{ OFFSET 0 0 0 }}\n" for number in range(1500))
+    text = f"HIERARCHY\nROOT r {{ OFFSET 0 0 0 CHANNELS 1 Xrotation\n{still}}}\nMOTION\nFrames: 5000\nFrame Time: 0.1\n"
+    (tmp_path / "bomb.bvh").write_text(text.replace("0 CHANNELS", "0\nCHANNELS") + "0\n" * 5000)
+    with pytest.raises(ComoviError, match="5000 frames of 1501 joints"):
+        read_motion(tmp_path / "bomb.bvh", body=BODY)

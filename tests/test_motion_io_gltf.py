@@ -230,3 +230,25 @@ def test_damaged_files_get_a_sentence(tmp_path, change, words):
     (tmp_path / "a.gltf").write_bytes(as_blender_writes(True, change=change))
     with pytest.raises(ComoviError, match=words):
         read_motion(tmp_path / "a.gltf", body=BODY)
+
+
+def test_a_small_file_cannot_ask_for_a_huge_table(tmp_path):
+    """Two keys an hour apart over a thousand nodes."""
+    data = np.array([0, 3600, 0, 0, 0, 1, 1, 1], "<f4").tobytes()
+    document = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"name": "root", "children": [*range(1, 1000)]}, *({"name": f"j{n}"} for n in range(1, 1000))],
+        "buffers": [{"byteLength": 32, "uri": "data:;base64," + base64.b64encode(data).decode()}],
+        "bufferViews": [{"buffer": 0, "byteLength": 8}, {"buffer": 0, "byteOffset": 8, "byteLength": 24}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 2, "type": "SCALAR"},
+            {"bufferView": 1, "componentType": 5126, "count": 2, "type": "VEC3"},
+        ],
+        "animations": [{
+            "samplers": [{"input": 0, "output": 1}],
+            "channels": [{"sampler": 0, "target": {"node": 0, "path": "translation"}}],
+        }],
+    }  # fmt: skip
+    (tmp_path / "bomb.gltf").write_text(json.dumps(document))
+    with pytest.raises(ComoviError, match="108001 frames of 1000 joints"):
+        read_motion(tmp_path / "bomb.gltf", body=BODY, fps=30)

@@ -309,3 +309,15 @@ def test_shapes_are_kept_between_files_of_the_same_body(motion_of, body_name, sa
     assert motion.body_model == body_name and len(notes) >= 1
     assert torch.equal(motion.betas, MOTION.betas) == same
     assert not same or torch.equal(motion.transl, MOTION.transl)
+
+
+def test_numbered_files_and_frames_come_in_the_order_of_their_numbers(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for frame in range(len(MOTION)):
+        record = motion_files.camerahmr_record(MOTION, frame)
+        (folder / f"frame_{frame + 8}.npy").write_bytes(motion_files.saved_npy(record))  # 8, 9, 10, ...
+    (folder / "._frame_8.npy").write_bytes(b"what a Mac puts beside a file")
+    assert_same(read_motion(folder).motion, MOTION)
+    tracks = {frame + 8: record for frame, record in enumerate(motion_files.phalp(MOTION).values())}
+    assert_same(read(tmp_path, motion_files.saved_joblib(tracks)).motion, MOTION, place=MOTION.transl + 9)

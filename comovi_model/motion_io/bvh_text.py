@@ -78,7 +78,7 @@ def parse_bvh(text: str) -> BvhText:
     rows = len(numbers) // width
     if rows * width != len(numbers) or not rows:
         raise ComoviError(f"expected frames of {width} numbers, got {len(numbers)} numbers; the BVH file is damaged.")
-    check_frames(rows)
+    check_frames(rows, len(names))
     notes = () if rows == frame_count else (f"the header promises {frame_count} frames, {rows} are there",)
     values = numbers.reshape(rows, width)
     if not np.isfinite(offsets).all():

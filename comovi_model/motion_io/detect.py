@@ -19,7 +19,7 @@ from ..body.pickled_arrays import Refused
 from ..errors import ComoviError
 from ..files import require_file
 from .humanml3d import WIDTH
-from .limits import LARGEST_FILE, LARGEST_TEXT, LARGEST_UNPACKED, read_bytes
+from .limits import LARGEST_FILE, LARGEST_TEXT, LARGEST_UNPACKED, by_number, read_bytes
 from .meshes import PC2_MAGIC
 from .pickles import read_npy, read_npz, read_pickle, read_torch_zip
 from .results import READERS, recognise
@@ -131,7 +131,7 @@ def _decompressed(content: bytes) -> bytes:
 
 def _folder(path: Path) -> list[Any]:
     """CameraHMR writes one .npy per frame."""
-    files = sorted(path.glob("*.npy"))
+    files = sorted(path.glob("[!.]*.npy"), key=lambda file: by_number(file.name))
     if not files:
         raise ComoviError(f"folder {path} holds no .npy files, as CameraHMR writes them; give the path of a file.")
     left = LARGEST_FILE

@@ -69,14 +69,18 @@ def skeleton_of(gltf: Gltf, fps: float | None) -> tuple[Skeleton, list[str]]:
     rate, note = _rate(gltf, keys, fps)
     start, end = min(track[0] for track in keys), max(track[-1] for track in keys)
     frames = round((end - start) * rate) + 1
-    check_frames(frames)
+    joints = _joints(skin, nodes, order)
+    moving = {node for node, _ in tracks}
+    for number in order:
+        if parents[number] in moving:
+            moving.add(number)  # with what it hangs on
+    check_frames(frames, max(len(moving), len(joints)))
     at = start + np.arange(frames) / rate
     local = _local(nodes, tracks, at)
     worlds: dict[int, np.ndarray] = {}  # (F, 4, 4), or (4, 4) where nothing above moves
     for number in order:
         parent = parents[number]
         worlds[number] = local[number] if parent < 0 else worlds[parent] @ local[number]
-    joints = _joints(skin, nodes, order)
     world = np.stack([np.broadcast_to(worlds[number], (frames, 4, 4)) for number in joints], 1)
     if skin is not None and "inverseBindMatrices" in skin:
         inverse = gltf.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)

@@ -21,7 +21,7 @@ from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel, pose_body, shaped_vertices
 from ..errors import ComoviError
 from ..files import atomic_path
-from .limits import MOST_FRAMES, Budget
+from .limits import MOST_FRAMES, Budget, by_number
 from .place import placed
 from .vertex_fit import motion_from_vertices
 
@@ -82,7 +82,8 @@ def read_obj_zip(
     archive: zipfile.ZipFile, body: BodyModel, *, fps: float | None = None, betas: torch.Tensor | None = None
 ) -> tuple[BodyMotion, list[str]]:
     """Every .obj of the zip is a frame, in the order of the numbers in their names."""
-    names = sorted((name for name in archive.namelist() if name.lower().endswith(".obj")), key=_natural)
+    found = (name for name in archive.namelist() if name.lower().endswith(".obj"))
+    names = sorted((name for name in found if not name.startswith("__MACOSX/")), key=by_number)
     if not names or len(names) > MOST_FRAMES:
         raise ComoviError(f"expected a zip with 1 to {MOST_FRAMES} OBJ files, got {len(names)}.")
     budget, frames = Budget(), []
@@ -98,11 +99,6 @@ def read_obj_zip(
         frames.append(_obj_vertices(content))
     info = _read_info(archive.read(INFO)) if INFO in archive.namelist() else {}
     return _from_meshes(np.stack(frames), body, info, fps, betas)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    found = re.search(r"(\d{1,12})\D*$", name)
-    return (name[: found.start()], int(found.group(1))) if found else (name, -1)
 
 
 def _obj_vertices(content: bytes) -> np.ndarray:

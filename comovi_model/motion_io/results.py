@@ -15,7 +15,7 @@ import torch
 
 from ..body.motion import BodyMotion
 from ..errors import ComoviError
-from .limits import check_frames
+from .limits import by_number, check_frames
 from .smpl_fields import camera_of, field, focal_camera, number, numbers, smpl_motion
 
 SPACES = ("world", "camera")
@@ -208,7 +208,7 @@ def read_camerahmr(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
 
 
 def _stacked(records: list[Any], name: str) -> np.ndarray | None:
-    """The field of all records, (F, ...), or None where one lacks it. A person is the first of a record."""
+    """The field of all records, (F, ...), or None where one lacks it."""
     values = [record.get(name) if isinstance(record, dict) else None for record in records]
     if any(value is None for value in values):
         return None
@@ -248,7 +248,8 @@ def read_comovi_smpl(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
 def read_4dhumans(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
     """Tracks of PHALP: per frame lists of people."""
     notes: list[str] = []
-    frames = [record for _, record in sorted(tree.items(), key=lambda pair: str(pair[0])) if isinstance(record, dict)]
+    ordered = sorted(tree.items(), key=lambda pair: by_number(str(pair[0])))
+    frames = [record for _, record in ordered if isinstance(record, dict)]
     tracks: dict[int, dict[int, tuple[dict, Any, bool]]] = {}
     size = None
     for index, record in enumerate(frames):

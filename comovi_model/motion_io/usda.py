@@ -26,6 +26,8 @@ from .names import preset_names
 from .place import placed
 from .skeleton import Skeleton, in_our_axes, retarget
 
+USUAL_RATE = 24.0  # time codes per second where a layer states none
+
 
 def save_usda(
     path: str | Path, motion: BodyMotion, model: BodyModel, *, names: str = "smpl", root: str = "centred"
@@ -169,7 +171,8 @@ def read_usda(
     shape: str = "fit",
 ) -> tuple[BodyMotion, list[str]]:
     """The first Skeleton and SkelAnimation of a text file -> motion of `body` in frame "yup", and notes."""
-    rate = fps or _header_number(text, "timeCodesPerSecond", _header_number(text, "framesPerSecond", 24.0))
+    stated = _header_number(text, "timeCodesPerSecond", _header_number(text, "framesPerSecond", 0.0))
+    rate = fps or stated or USUAL_RATE
     skeleton = skeleton_of(text, rate)
     ours = "string comovi_body =" in text[:20_000]  # others may turn the skeleton by transforms that are not read here
     skeleton, axes = in_our_axes(
@@ -178,7 +181,7 @@ def read_usda(
     )  # fmt: skip
     own = _own_betas(text, body) if betas is None else betas
     motion, notes = retarget(skeleton, body, mapping=mapping, betas=own, shape=shape)
-    says = "given" if fps else "stated by the file"
+    says = "given" if fps else "stated by the file" if stated else "USD's usual rate, as the file states none"
     return motion, [f"{len(motion)} frames at {rate:.6g} per second ({says})", *axes, *notes]
 
 
@@ -214,7 +217,7 @@ def skeleton_of(text: str, rate: float) -> Skeleton:
         raise ComoviError("the skeleton of the USD file has more joints than bind transforms, or fewer.")
     turns, moves = _samples(text, "rotations", animations, 4), _samples(text, "translations", animations, 3)
     frames = max(len(turns), len(moves))
-    check_frames(frames)
+    check_frames(frames, len(bones))
     if {len(turns), len(moves)} - {1, frames} or turns.shape[1] != len(order) or moves.shape[1] != len(order):
         raise ComoviError("rotations and translations of the USD file have different times or joints.")
     place = [order.index(path) for path in bones]
