@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_convert import KNOWS_GAPS
+
 if TYPE_CHECKING:
     from .comovi_model.body.motion import BodyMotion
     from .comovi_model.body.smpl import BodyModel
 
 # Of comovi_model/clean, written out so that --help needs no torch; a test keeps them equal.
 SMOOTHING = ("paper", "savgol", "gaussian", "one-euro")
-KNOWS_GAPS = ("comovi", "json")  # formats that tell frames without a pose from others
 EXAMPLES = [
     "comovi clean motion.npz calm.npz --fill --smooth savgol",
     "comovi clean wham_output.pkl walk.bvh --outliers --fill --smooth one-euro --ground --foot-lock",
@@ -79,9 +80,9 @@ def _end(part: str, text: str) -> tuple[float, str] | None:
     unit = "s" if part.endswith("s") else "frames"
     try:
         value = float(part.removesuffix("s")) if unit == "s" else float(int(part))
-    except ValueError:
+    except (ValueError, OverflowError):
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) < 1e9:
         raise argparse.ArgumentTypeError(f"expected frames or seconds, as 10:50 or 1.5s:4s, got {text!r}")
     return value, unit
 

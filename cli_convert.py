@@ -14,6 +14,7 @@ READS = (
     "wham", "tram", "camerahmr", "4dhumans", "comovi_smpl", "mhr",
 )  # fmt: skip
 WRITES = READS[:11]
+KNOWS_GAPS = ("comovi", "json")  # formats that tell frames without a pose from others
 EXAMPLES = [
     "comovi convert walk.bvh walk.npz",
     "comovi convert hmr4d_results.pt run.bvh --names mixamo --fps 30",
@@ -100,6 +101,9 @@ def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) 
     say(f"{arguments.input}: {imported.format} ({FORMATS[imported.format].description})")
     for note in (*imported.notes, *more):
         say(f"  {note}")
+    lacking = 0 if motion.valid is None else int((~motion.valid).sum())
+    if lacking and name not in KNOWS_GAPS:
+        say(f"  {lacking} frames have no pose, and {name} files cannot say so: comovi clean --fill fills them")
     path = write_motion(arguments.output, motion, body, name, **options)
     rate = "at 20 per second, as the format has it" if name == "humanml3d" else f"at {motion.fps:.6g} per second"
     say(f"wrote {path}: {name}, from {len(motion)} frames {rate}")

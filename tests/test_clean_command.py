@@ -103,6 +103,8 @@ def test_one_shape_for_two_clips(folder, body, capsys):
         (["--trim", "9:3"], "keeps nothing"),
         (["--trim", "3"], "expected A:B"),
         (["--trim", "a:b"], "frames or seconds"),
+        (["--trim", "1e308s:"], "frames or seconds"),
+        (["--trim", "1" + 400 * "0" + ":"], "frames or seconds"),
         (["--hold", "1:2:3"], "seconds before and after"),
         (["--hold=-1:2"], "seconds before and after"),
         (["--mirror", "--join", "nowhere.npz"], "does not exist"),

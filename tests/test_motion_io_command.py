@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from dataclasses import replace
 
 import motion_files
 import numpy as np
 import pytest
+import torch
 from bad_files import assert_refused
 from comfyui_comovi import cli
 from comfyui_comovi.comovi_model.body.body_files import load_mannequin_body
@@ -105,3 +108,18 @@ def test_info_says_what_any_motion_file_is(tmp_path):
         lines = describe(path)
         assert f"motion file of kind {kind}" in lines[1], name
         assert any("per second" in line for line in lines), name
+
+
+def test_frames_without_a_pose_are_not_passed_on_in_silence(tmp_path, capsys):
+    gappy = replace(MOTION, valid=torch.tensor([True, False, True, True, False, True]))
+    path = write_motion(tmp_path / "gappy.npz", gappy, BODY)
+    for name, said in (("a.bvh", True), ("a.json", False)):
+        assert cli.main(["convert", str(path), str(tmp_path / name)]) == 0
+        assert ("2 frames have no pose, and bvh files cannot say so" in capsys.readouterr().out) is said
+
+
+def test_what_a_mac_puts_into_a_zip_is_no_frame(tmp_path):
+    path = write_motion(tmp_path / "walk.zip", MOTION, BODY)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/._frame_000000.obj", b"resource fork")
+    assert len(read_motion(path, body=BODY).motion) == len(MOTION)
