@@ -24,7 +24,7 @@ from .comovi_model.files import file_error, require_place
 
 EXAMPLES = """examples:
   comovi demo                                    a video, its motion map and a 3D body, in ./comovi_demo
-  comovi demo --prompt "a woman waves with her left hand slowly" --seed 7 --out wave
+  comovi demo --prompt "a woman waves with the left hand slowly" --seed 7 --out wave
   comovi generate --prompt "a man in a red shirt and blue trousers jumps" --first-frame man.png --out jump
   comovi info motion.npz                         what a checkpoint, motion, body or video file is, and what it lacks
   comovi estimate photo.jpg --overlay over.png   the body of the person in a photo, or the motion in a video
@@ -229,7 +229,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     draw = add_verb("map", "draw a motion as a motion map")
     draw.add_argument("motion", type=Path, metavar="MOTION.npz", help="body motion, as demo writes it")
-    draw.add_argument("--out", type=Path, required=True, help="a .mp4 video, or a folder for one PNG per frame")
+    draw.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a .mp4 video, a .png of a single pose, or a folder for one PNG per frame",
+    )
     draw.add_argument("--body", type=Path, metavar="FILE", help="SMPL body model (default: the built-in mannequin)")
     draw.add_argument("--size", type=_size, metavar="WxH", help="pixels (default: the size of the motion's camera)")
     draw.add_argument(

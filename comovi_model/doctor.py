@@ -35,6 +35,10 @@ ASSETS = {  # file in assets/: what it is
     "nano.safetensors": "the nano dual-branch network",
     "nano_text.safetensors": "the nano text encoder",
     "nano_autoencoder.safetensors": "the nano video autoencoder",
+    "finder.safetensors": "the person finder of comovi estimate",
+    "lifter.safetensors": "from keypoints to a body",
+    "lifter_prior.safetensors": "how people hold their joints, for the same",
+    "mhr_surface.safetensors": "from SAM 3D Body's mesh to ours",
 }
 
 

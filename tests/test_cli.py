@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,8 @@ def test_doctor_reports_libraries_devices_back_ends_and_assets(capsys):
     for title in ("This machine", "Libraries", "Devices", "Back ends", "Assets", "ComfyUI"):
         assert f"\n{title}\n" in f"\n{text}"
     assert "nvdiffrast" in text
+    shipped = Path(cli.__file__).parent.glob("comovi_model/assets/*.safetensors")
+    assert [path.name for path in shipped if path.name not in text] == []
 
 
 def test_a_reader_that_stops_early_is_no_error(comovi_process):
