@@ -7,8 +7,9 @@ import os
 import folder_paths
 from comfy_api.latest import io
 
-from ..comovi_model.body.body_files import load_mannequin_body, load_nano_body, read_body_model
+from ..comovi_model.body.body_files import SEGMENTATION_NAME, load_mannequin_body, load_nano_body, read_body_model
 from .choices import listed
+from .input_files import file_state
 from .schema import Body, make_schema
 
 FOLDER = "comovi"  # below ComfyUI's models
@@ -51,10 +52,11 @@ class LoadBody(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, body):
-        if body in EMBEDDED:
-            return body
-        status = os.stat(folder_paths.get_full_path_or_raise(FOLDER, body))
-        return f"{body} {status.st_mtime_ns} {status.st_size}"
+        if body is None or body in EMBEDDED:
+            return file_state(body, lambda name: None)
+        path = folder_paths.get_full_path_or_raise(FOLDER, body)
+        parts = os.path.join(os.path.dirname(path), SEGMENTATION_NAME)  # is read with the body
+        return [file_state(file, lambda file: file) for file in (path, parts) if os.path.isfile(file)]
 
     @classmethod
     def execute(cls, body) -> io.NodeOutput:

@@ -18,6 +18,7 @@ from ..comovi_model.camerahmr.field_of_view import CHANNEL_ORDERS
 from ..comovi_model.errors import ComoviError
 from .bodies import FOLDER
 from .choices import listed
+from .input_files import file_state
 from .schema import ADVANCED, make_schema
 
 Estimator = io.Custom("COMOVI_ESTIMATOR")  # value: LoadedEstimator
@@ -115,12 +116,10 @@ class LoadCameraHMR(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint, field_of_view_checkpoint, **others):
-        states = []
-        for name in (checkpoint, field_of_view_checkpoint):
-            if name and name != NONE:
-                status = os.stat(folder_paths.get_full_path_or_raise(FOLDER, name))
-                states.append(f"{name} {status.st_mtime_ns} {status.st_size}")
-        return f"{states} {sorted(others.items())}"
+        def path_of(name):
+            return None if name == NONE else folder_paths.get_full_path_or_raise(FOLDER, name)
+
+        return [file_state(name, path_of) for name in (checkpoint, field_of_view_checkpoint)]
 
     @classmethod
     def execute(cls, checkpoint, field_of_view_checkpoint, fov_channels="bgr", precision=AUTO) -> io.NodeOutput:

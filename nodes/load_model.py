@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
 from .choices import listed
+from .input_files import file_state
 from .native.gguf import gguf_files, gguf_path, is_gguf, load_gguf
 from .native.load import NANO, WEIGHT_DTYPES, load_patcher
 from .native.network import BRANCHES
@@ -64,12 +64,9 @@ class LoadModel(io.ComfyNode):
         return listed(cls, {"model_name": model_name, "weight_dtype": weight_dtype, "branches": branches})
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_: Any) -> str:
+    def fingerprint_inputs(cls, model_name: str | None, **_: Any) -> str:
         """A file that was exchanged under its old name is loaded again."""
-        if model_name == NANO:
-            return model_name
-        status = os.stat(str(path_of(model_name)))
-        return f"{model_name} {status.st_mtime_ns} {status.st_size}"
+        return file_state(model_name, path_of)
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str, branches: str) -> io.NodeOutput:

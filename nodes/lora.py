@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
 from .choices import listed
+from .input_files import file_state
 from .native.lora import Strengths, apply_lora
 from .schema import make_schema
 from .shown_text import shown_text
@@ -55,10 +55,9 @@ class ApplyLora(io.ComfyNode):
         return listed(cls, {"lora_name": lora_name})
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **_: Any) -> str:
+    def fingerprint_inputs(cls, lora_name: str | None, **_: Any) -> str:
         """A file that was exchanged under its old name is read again."""
-        status = os.stat(folder_paths.get_full_path_or_raise("loras", lora_name))
-        return f"{lora_name} {status.st_mtime_ns} {status.st_size}"
+        return file_state(lora_name, lambda name: folder_paths.get_full_path_or_raise("loras", name))
 
     @classmethod
     def execute(

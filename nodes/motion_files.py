@@ -15,12 +15,13 @@ from ..comovi_model.motion_io.writing import options_of
 from ..comovi_model.nano.examples import EXAMPLES, example_motion
 from .choices import listed
 from .frames import check_interrupt
+from .input_files import file_state, named_file
 from .output_files import next_file, prefix_problem
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 
 READABLE = {row.suffix for row in FORMATS.values() if row.reads} | {".gltf", ".pth"}
 WRITABLE = [row.name for row in FORMATS.values() if row.writes]
-DEEPEST, MOST_FILES = 5, 5000  # of what is looked through below a folder, so that a full disk does not stop the menu
+DEEPEST, MOST_FILES = 5, 100_000  # of what is looked through below a folder, so that a full disk does not stop the menu
 AS_IN_FILE, OUTPUT = "as in the file", " [output]"
 UNITS = ("m", "cm", "mm", "inch", "foot")
 SPACES = ("world", "camera")
@@ -51,10 +52,11 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def file_path(choice: str) -> str:
-    """The path of an entry of motion_files."""
-    if choice not in motion_files():
-        raise ComoviError(f"file {choice[:120]!r} is not in ComfyUI's input folder; put a motion file there.")
-    return folder_paths.get_annotated_filepath(choice)
+    """The path of an entry of motion_files, or of a file that this list is too short for."""
+    path = named_file(choice, READABLE)
+    if path is None:
+        raise ComoviError(f"file {str(choice)[:120]!r} is not in ComfyUI's input folder; put a motion file there.")
+    return path
 
 
 class LoadMotion(io.ComfyNode):
@@ -126,14 +128,12 @@ class LoadMotion(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=None, up_axis=None, units=None, space=None):
-        return listed(cls, {"file": file, "up_axis": up_axis, "units": units, "space": space})
+        others = {"up_axis": up_axis, "units": units, "space": space}
+        return listed(cls, others if named_file(file, READABLE) else {"file": file, **others})
 
     @classmethod
     def fingerprint_inputs(cls, file, **others):
-        if file in EXAMPLE_FILES:
-            return file
-        status = os.stat(file_path(file))
-        return f"{file} {status.st_mtime_ns} {status.st_size}"
+        return file_state(file, lambda name: None if name in EXAMPLE_FILES else file_path(name))
 
     @classmethod
     def execute(cls, file, fps, up_axis, body=None, units=AS_IN_FILE, space=AS_IN_FILE, person="") -> io.NodeOutput:
@@ -169,8 +169,8 @@ class SaveMotion(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="motion/comovi",
-                    tooltip="Folder and beginning of the name, below the output folder. %date-like marks work as in "
-                    "Save Image.",
+                    tooltip="Folder and beginning of the name, below the output folder. %year%, %month%, %day%, "
+                    "%hour%, %minute% and %second% are filled in.",
                 ),
                 io.Combo.Input("format", options=WRITABLE, default=WRITABLE[0], tooltip=table),
                 io.Combo.Input(

@@ -15,6 +15,7 @@ from ..comovi_model.images import read_image
 from ..comovi_model.nano.example_picture import POSES, example_picture
 from .choices import listed
 from .frames import batch_of, check_interrupt
+from .input_files import file_state, named_file
 from .schema import BodyMotion, make_schema
 
 EXAMPLES = {f"{name} (example)": name for name in POSES}
@@ -29,9 +30,10 @@ def photos() -> list[str]:
 
 
 def photo_path(choice: str) -> str:
-    if choice not in photos():
-        raise ComoviError(f"picture {choice[:120]!r} is not in ComfyUI's input folder; put it there.")
-    return folder_paths.get_annotated_filepath(choice)
+    path = named_file(choice, SUFFIXES)
+    if path is None:
+        raise ComoviError(f"picture {str(choice)[:120]!r} is not in ComfyUI's input folder; put it there.")
+    return path
 
 
 class LoadPhoto(io.ComfyNode):
@@ -72,14 +74,11 @@ class LoadPhoto(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, photo=None):
-        return listed(cls, {"photo": photo})
+        return True if named_file(photo, SUFFIXES) else listed(cls, {"photo": photo})
 
     @classmethod
     def fingerprint_inputs(cls, photo, person):
-        if photo in EXAMPLES:
-            return f"{photo} {person}"
-        status = os.stat(photo_path(photo))
-        return f"{photo} {status.st_mtime_ns} {status.st_size}"
+        return file_state(photo, lambda name: None if name in EXAMPLES else photo_path(name))
 
     @classmethod
     def execute(cls, photo, person) -> io.NodeOutput:
