@@ -35,6 +35,8 @@ class JoinClips(io.ComfyNode):
 
     @classmethod
     def execute(cls, first: torch.Tensor, second: torch.Tensor, shared: int) -> io.NodeOutput:
+        if first.shape[-1] != second.shape[-1]:  # one of them with transparency
+            first, second = first[..., :3], second[..., :3]
         if first.shape[1:] != second.shape[1:]:
             sizes = " and ".join(f"{clip.shape[2]} x {clip.shape[1]}" for clip in (first, second))
             raise ComoviError(f"the clips are {sizes} pixels; scale one of them, so that both have the same size.")
