@@ -14,6 +14,7 @@ from ..comovi_model.show.overlay import overlay_motion
 from ..comovi_model.show.painter import STYLES
 from .choices import listed
 from .frames import Steps, check_interrupt
+from .motion_map import check_size
 from .output_files import next_file, prefix_problem
 from .schema import Body, BodyMotion, make_schema
 
@@ -113,6 +114,7 @@ class OverlayMotion(io.ComfyNode):
             raise ComoviError(f"images must be pictures (frames, height, width, 3), got {tuple(images.shape)}.")
         if not bool(images.isfinite().all()):
             raise ComoviError("images holds NaN or infinite numbers; look at the node that made it.")
+        check_size(max(len(images), len(motion)), images.shape[1], images.shape[2])
         steps = Steps(max(len(images), len(motion)))
         drawn = overlay_motion(images[..., :3], motion, body, opacity=opacity, style=style, on_frame=steps)
         return io.NodeOutput(drawn)

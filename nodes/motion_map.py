@@ -14,6 +14,7 @@ from ..comovi_model.place_in_map import place_in_map
 from .choices import listed
 from .frames import Steps, batch_of, frames_of
 from .schema import Body, BodyMotion, make_schema
+from .start_pose import same_shape
 
 MOST_SAMPLES = 2**26  # of one picture
 
@@ -80,6 +81,7 @@ class DrawMotionMap(io.ComfyNode):
             raise ComoviError("this motion has no camera, so nothing says how it is seen; Put Motion before Camera.")
         width, height = width or motion.camera.width, height or motion.camera.height
         check_size(len(motion), height, width, smoothing)
+        same_shape(motion.camera, width, height, "motion")
         seen = in_frame(motion, body, "camera")
         picture = torch.empty(len(seen), height, width, 3)
         groups = iter_motion_map(body, seen, height * smoothing, width * smoothing, shading, Steps(len(seen)))
@@ -91,7 +93,7 @@ class DrawMotionMap(io.ComfyNode):
         return io.NodeOutput(picture)
 
 
-def check_size(frames: int, height: int, width: int, smoothing: int) -> None:
+def check_size(frames: int, height: int, width: int, smoothing: int = 1) -> None:
     """Refuses what would not fit into memory, where the system might otherwise end the whole server."""
     samples = height * width * smoothing**2
     at_once = min(frames * samples, max(samples, PIXELS_AT_ONCE))
@@ -99,8 +101,9 @@ def check_size(frames: int, height: int, width: int, smoothing: int) -> None:
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if samples > MOST_SAMPLES or needed > free:
         raise ComoviError(
-            f"{frames} frames of {width} x {height} pixels with smoothing {smoothing} need {needed / 2**30:.1f} GiB of "
-            f"memory or more, and {free / 2**30:.1f} are free; make the map smaller or the motion shorter."
+            f"{frames} frames of {width} x {height} pixels{f' with smoothing {smoothing}' * (smoothing > 1)} need "
+            f"{needed / 2**30:.1f} GiB of memory or more, and {free / 2**30:.1f} are free; make the pictures smaller "
+            "or the motion shorter."
         )
 
 

@@ -125,7 +125,7 @@ class PoseDataToMap(io.ComfyNode):
         camera = camera_of(people.records, pose_data.get("image_size"), notes)
         if camera is None:
             raise ComoviError("pose_data does not say its picture's size and focal length, so nothing can be drawn.")
-        check_size(people.count, camera.height, camera.width, 1)
+        check_size(people.count, camera.height, camera.width)
         steps = Steps(len(people.records))
         drawn = draw_surface_map(
             people.surfaces(), pose_data.get("faces"), camera, body, shading=shading, on_frame=steps

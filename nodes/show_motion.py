@@ -17,6 +17,7 @@ from ..comovi_model.show.sheet import LARGEST, SMALLEST, draw_sheet
 from ..comovi_model.show.turntable import VIEWS, iter_views
 from .choices import listed
 from .frames import Steps, check_interrupt, frames_of
+from .motion_map import check_size
 from .output_files import next_file, prefix_problem
 from .schema import Body, BodyMotion, make_schema
 
@@ -94,6 +95,7 @@ class MotionTurntable(io.ComfyNode):
     @classmethod
     def execute(cls, motion, body, view, turns, width, height, style, follow, captions) -> io.NodeOutput:
         motion, _ = for_body(motion, body)
+        check_size(len(motion), height, width)
         steps = Steps(len(motion))
         images = torch.empty(len(motion), height, width, 3)
         pictures = iter_views(

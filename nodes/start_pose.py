@@ -113,11 +113,11 @@ class StartPose(io.ComfyNode):
     ) -> io.NodeOutput:
         if pose == NANO_NEUTRAL:
             neutral = nano_neutral(turn)
-            return io.NodeOutput(replace(neutral, camera=_same_shape(neutral.camera, width, height, "nano model")))
+            return io.NodeOutput(replace(neutral, camera=same_shape(neutral.camera, width, height, "nano model")))
         if pose == FROM_MOTION:
             one, _ = for_body(_frame_of(motion, frame_index), body)
             if one.frame == "camera" and one.camera is not None:
-                camera = _same_shape(one.camera, width, height, "motion")
+                camera = same_shape(one.camera, width, height, "motion")
                 return io.NodeOutput(replace(one, camera=camera))
         else:
             one = Motion(
@@ -175,7 +175,7 @@ def _frame_of(motion: Motion | None, index: int) -> Motion:
     return motion.slice(index, index + 1)
 
 
-def _same_shape(camera: Camera | None, width: int, height: int, owner: str) -> Camera:
+def same_shape(camera: Camera | None, width: int, height: int, owner: str) -> Camera:
     """The camera for a picture of another size, which must have the same shape."""
     assert camera is not None
     if abs(width * camera.height - height * camera.width) > 0.02 * width * camera.height:
