@@ -88,8 +88,10 @@ class EstimatePose(io.ComfyNode):
         painted = mask_of(mask, size) if who == "mask" else None
         if given is None and painted is not None:  # the mask says who it is, whatever our finder sees
             given = [people_from_masks(painted, size)]
+        wanted = WAY_OF[way]
+        asked = estimator is not None and wanted in (None, "camerahmr")  # another way needs no gigabytes on the GPU
         sources = Sources(
-            estimator=None if estimator is None else estimator.ready(),
+            estimator=estimator.ready() if asked else None,
             pose_data=checked_pose_data(pose_data),
             motion=motion,
             people=None if given is None else given[0],
@@ -97,7 +99,7 @@ class EstimatePose(io.ComfyNode):
             lens_from_keypoints=focal_from_keypoints,
         )
         estimates = estimate_photo(
-            picture.numpy(), body, sources, choice=who, index=index, mask=painted, way=WAY_OF[way], on_progress=Steps(1)
+            picture.numpy(), body, sources, choice=who, index=index, mask=painted, way=wanted, on_progress=Steps(1)
         )
         report = report_of(estimates)
         drawn = batch_of(drawn_over(picture, estimates, body)[None])
