@@ -181,3 +181,10 @@ def test_depth_is_a_matter_of_the_camera_frame(body):
         steady_depth(even_turn(), body)
     short = replace(even_turn(2), frame="camera")
     assert steady_depth(short, body) is short
+
+
+def test_numbers_of_frames_cannot_ask_for_a_motion_of_hours():
+    """A file of half a megabyte would unfold to billions of frames."""
+    index = torch.arange(400) + 9000 * (torch.arange(400) // 3)
+    with pytest.raises(ComoviError, match="at most 1000000 are made"):
+        fill_gaps(replace(even_turn(400, 1000.0), source_index=index))

@@ -123,3 +123,12 @@ def test_what_a_mac_puts_into_a_zip_is_no_frame(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("__MACOSX/._frame_000000.obj", b"resource fork")
     assert len(read_motion(path, body=BODY).motion) == len(MOTION)
+
+
+def test_the_mesh_beside_a_point_cache_replaces_no_other_file(tmp_path, capsys, bvh):
+    mine = tmp_path / "a.obj"
+    mine.write_text("v 1 2 3\n")
+    assert_refused(capsys, tmp_path, ["convert", bvh, tmp_path / "a.pc2"], "a.obj beside it")
+    mine.unlink()
+    for _ in range(2):  # our own it may
+        assert cli.main(["convert", str(bvh), str(tmp_path / "a.pc2")]) == 0

@@ -321,3 +321,10 @@ def test_numbered_files_and_frames_come_in_the_order_of_their_numbers(tmp_path):
     assert_same(read_motion(folder).motion, MOTION)
     tracks = {frame + 8: record for frame, record in enumerate(motion_files.phalp(MOTION).values())}
     assert_same(read(tmp_path, motion_files.saved_joblib(tracks)).motion, MOTION, place=MOTION.transl + 9)
+
+
+def test_a_wish_that_a_format_cannot_fulfil_is_not_passed_over_in_silence(tmp_path):
+    notes = read(tmp_path, motion_files.saved_torch(motion_files.gvhmr(MOTION)), up="y", units="cm", person=2).notes
+    assert "units, person: not heeded, as gvhmr files leave no choice there" in notes
+    assert not any("heeded" in note for note in read(tmp_path, motion_files.saved_joblib(
+        motion_files.wham(MOTION)), up="y", space="camera", person=3).notes)  # fmt: skip

@@ -16,6 +16,7 @@ from ..errors import ComoviError
 from .edit import take
 from .history import KEY, noted
 
+MOST_FRAMES = 1_000_000  # that any step makes
 LONGEST_MISSING = 10.0  # seconds; where more of the video is missing, the clip is taken for cut
 
 
@@ -66,6 +67,11 @@ def insert_missing(motion: BodyMotion) -> BodyMotion:
         return motion
     repeats = torch.ones(len(motion), dtype=torch.long)
     repeats[:-1][missing] = steps[missing]
+    if int(repeats.sum()) > MOST_FRAMES:
+        raise ComoviError(
+            f"with the frames that the motion lacks it would have {int(repeats.sum())} frames, at most {MOST_FRAMES} "
+            "are made; its source_index is damaged, or the motion is to be cut into shorter ones."
+        )
     index = torch.arange(len(motion)).repeat_interleave(repeats)
     after = torch.arange(len(index)) - (repeats.cumsum(0) - repeats)[index]  # frames since the one that is there
     there = after == 0

@@ -16,13 +16,12 @@ from torch import Tensor
 from ..body.motion import BodyMotion
 from ..body.rotations import slerp
 from ..errors import ComoviError
-from .gaps import valid_frames
+from .gaps import MOST_FRAMES, valid_frames
 from .history import noted
 from .manifold import relative_log, step_from
 
 BROADCAST = tuple(Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120))  # 23.976, 29.97, ...
 INTERPOLATIONS = ("slerp", "cubic")
-MOST_FRAMES = 1_000_000
 SLOWEST = Fraction(1, 100)  # frames per second
 
 

@@ -28,6 +28,7 @@ from .vertex_fit import motion_from_vertices
 PC2_MAGIC = b"POINTCACHE2\0"
 PC2_HEADER = struct.Struct("<12siiffi")  # magic, version, points, start frame, frames per sample, samples
 INFO = "motion.json"
+REST_MESH = "# rest mesh of"  # how the .obj beside a point cache begins
 DEFAULT_RATE = 16.0
 _CHUNK = 16  # frames posed at once
 
@@ -49,15 +50,26 @@ def save_obj_zip(path: str | Path, motion: BodyMotion, model: BodyModel, *, root
 def save_pc2(path: str | Path, motion: BodyMotion, model: BodyModel, *, root: str = "centred") -> None:
     """Writes the point cache, and the rest mesh as .obj of the same name beside it."""
     path, model = Path(path), model.to("cpu")
+    beside = path.with_suffix(".obj")
+    if beside.exists() and not _is_rest_mesh(beside):
+        raise ComoviError(
+            f"cannot write {path}: {beside.name} beside it would become its rest mesh, and is another file; choose "
+            "another name."
+        )
     motion = placed(motion.to("cpu"), model, "yup", root)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(PC2_HEADER.pack(PC2_MAGIC, 1, len(model.v_template), 0.0, 1.0, len(motion)))
         for vertices in _posed(motion, model):
             file.write(vertices.astype("<f4").tobytes())
     rest = shaped_vertices(model, motion.betas).numpy()
-    with atomic_path(path.with_suffix(".obj")) as temporary:
-        head = f"# rest mesh of {path.name}\n# {json.dumps(_info(motion))}\n"
+    with atomic_path(beside) as temporary:
+        head = f"{REST_MESH} {path.name}\n# {json.dumps(_info(motion))}\n"
         temporary.write_text(head + _vertices_text(rest) + _faces_text(model), encoding="utf-8")
+
+
+def _is_rest_mesh(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(REST_MESH)) == REST_MESH.encode()
 
 
 def _info(motion: BodyMotion) -> dict[str, Any]:

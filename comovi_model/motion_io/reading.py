@@ -34,6 +34,15 @@ from .usda import read_usda
 from .web_json import motion_from_json
 
 _TEXT_SKELETONS = ("bvh", "usda")
+# What a reader heeds of what the user says about axes, units and people; those not named here heed "up".
+_HEEDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_TEXT_SKELETONS, "glb"), ("units", "up", "handedness", "mapping")),
+    **dict.fromkeys(("obj", "pc2", "humanml3d"), ()),
+    "mhr": ("person",),
+    "gvhmr": ("up", "space"),
+    "wham": ("up", "space", "person"),
+    "4dhumans": ("up", "person"),
+}
 _NEEDS_BODY = frozenset({"bvh", "glb", "usda", "obj", "pc2", "humanml3d", "joints", "mhr"})
 
 
@@ -76,6 +85,10 @@ def read_motion(
             if format not in (None, name):
                 raise ComoviError(f"its content is {name}, not {format}; leave the format out, or give another file.")
             motion, notes = _read(name, content, path, body, wish, how)
+            said = {"units": units, "up": up, "handedness": handedness, "mapping": mapping, "person": person,
+                    "space": space}  # fmt: skip
+            idle = [key for key, value in said.items() if value is not None and key not in _HEEDED.get(name, ("up",))]
+            notes += [f"{', '.join(idle)}: not heeded, as {name} files leave no choice there"] if idle else []
     except ComoviError as error:
         text = " ".join(str(error).split())  # numbers of a file may be printed over several lines
         raise ComoviError(text if str(path) in text else f"{path}: {text}") from None
