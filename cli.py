@@ -7,6 +7,7 @@ Exit status: 0 done, 1 a check failed (verify, doctor), 2 something given cannot
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -302,7 +303,15 @@ def _run(argv: Sequence[str] | None) -> int:
     return arguments.run(arguments)
 
 
+def _spell_out_odd_letters() -> None:
+    """A file's name may hold letters that the encoding of a pipe or console lacks; that is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    _spell_out_odd_letters()
     if argv is None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # `kill` tidies up exactly as Ctrl-C does
     try:

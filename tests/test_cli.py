@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -150,3 +151,11 @@ def test_ctrl_c_and_kill_stop_with_one_line_and_status_130(number, comovi_proces
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "comovi: stopped; nothing was left half-written.\n")
+
+
+def test_names_that_the_console_cannot_show_are_spelled_out(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "\u52d5.png", np.zeros((4, 6, 3), np.uint8))
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # what a redirected console of Windows has
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert cli.main(["info", str(path)]) == 0
+    assert b"\\u52d5.png" in pipe.buffer.getvalue() and b"6x4 pixels" in pipe.buffer.getvalue()
