@@ -58,8 +58,17 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = (run / "checkpoints").glob("step-*/state.json")
-    return sorted((path.parent for path in found), key=lambda folder: int(folder.name.split("-")[1]))
+    return [folder for folder in _folders(run / "checkpoints") if (folder / "state.json").exists()]
+
+
+def _folders(place: Path) -> list[Path]:
+    """Folders with the name of a checkpoint, by step, complete or not; anything else there belongs to somebody else."""
+    found = [path for path in place.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def latest(run: Path) -> Path:
@@ -141,6 +150,7 @@ def _write_rank(engine: Engine, held: _Held, staging: Path) -> None:
     _to_disk(path)
     if engine.rank == 0:
         write_weights(staging / "buffers.safetensors", dict(engine.recipe.named_buffers()), {})
+        _to_disk(staging / "buffers.safetensors")
 
 
 def _publish(staging: Path, folder: Path, state: TrainState) -> None:
@@ -155,7 +165,9 @@ def _publish(staging: Path, folder: Path, state: TrainState) -> None:
 
 def _to_disk(path: Path) -> None:
     """Wait until a file or the entries of a folder are on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and writes their entries by itself
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows wants to write what it flushes
     try:
         os.fsync(handle)
     finally:
@@ -189,9 +201,27 @@ def clean(folder: Path) -> None:
     """Remove what interrupted saves left: staged folders, and folders without state.json."""
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob("step-*"):
+    for path in _folders(folder):
         if not (path / "state.json").exists():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(engine: Engine, run: Path, step: int) -> None:
+    """Rename the checkpoints after `step` to aside-step-...; all ranks call it.
+
+    A run that goes on from an earlier step would else be resumed from the end of its first way, and its new checkpoints
+    would be pruned as the oldest ones.
+    """
+
+    def rename() -> None:
+        for folder in checkpoints(run):
+            if _step_of(folder) > step:
+                place = folder.with_name(f"aside-{folder.name}")
+                while place.exists():
+                    place = place.with_name(f"{place.name}-again")
+                os.replace(folder, place)
+
+    agree(engine, _attempt(rename, run) if engine.rank == 0 else None)
 
 
 def prune(run: Path, keep: int) -> None:

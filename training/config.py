@@ -52,6 +52,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _at_least("run.max_steps", self.max_steps, 1)
+        _at_least("run.threads", self.threads, 0)
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ComoviError(f"run.name is {self.name!r}; give a plain folder name, and the place in run.out.")
 
@@ -137,8 +138,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _choice("optim.name", self.name, ("adamw",))
-        _at_least("optim.lr", self.lr, 0)
-        _between("optim.cosine", self.cosine, 0, 1)
+        for name in ("lr", "eps", "weight_decay", "warmup", "clip"):
+            _at_least(f"optim.{name}", getattr(self, name), 0)
+        for name in ("cosine", "final"):
+            _between(f"optim.{name}", getattr(self, name), 0, 1)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ComoviError(f"optim.betas is {list(self.betas)}; both must lie between 0 and 1, 1 excluded.")
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,12 @@ class BatchConfig:
     accumulate: int = 4  # micro-steps per optimiser step
     text_dropout: float = 0.0  # share of clips without their sentence
     word_dropout: float = 0.0  # nano only: share of words that are unknown
-    readers: int = 1  # threads that read ahead; 0 reads when asked
+    readers: int = 1  # 1: a thread reads two steps ahead; 0: read when asked
 
     def __post_init__(self) -> None:
         _at_least("batch.micro", self.micro, 1)
         _at_least("batch.accumulate", self.accumulate, 1)
+        _between("batch.readers", self.readers, 0, 1)
         for name in ("text_dropout", "word_dropout"):
             _between(f"batch.{name}", getattr(self, name), 0, 1)
 

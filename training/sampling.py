@@ -151,7 +151,10 @@ def read_prompts(path: str) -> list[str]:
     """One sentence per line; none for an empty path."""
     if not path:
         return []
-    lines = require_file(path, "list of sentences").read_text(encoding="utf-8").splitlines()
+    try:
+        lines = require_file(path, "list of sentences").read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ComoviError(f"eval.sample_prompts: {path} is not text in UTF-8.") from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ComoviError(f"eval.sample_prompts: {path} has no sentence; write one per line.")

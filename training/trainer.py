@@ -59,6 +59,10 @@ def train(
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    if config.eval.sample_every:
+        from .sampling import read_prompts
+
+        read_prompts(config.eval.sample_prompts)  # now, not at the first sample, which would end the run
     if start is not None:
         check_resumable(config, checkpoint.read_state(start), start, elastic)
     if source is None:
@@ -158,6 +162,7 @@ class Trainer:
             problem = f"the frozen weights are not those that {start} was trained with; see model.base and model.init."
         checkpoint.agree(self.engine, problem)
         checkpoint.load(self.engine, self.ema, start)
+        checkpoint.set_aside(self.engine, self.run_folder, state.step)
         return state.step
 
     def run(self) -> int:

@@ -18,6 +18,9 @@ from comfyui_comovi.training.config_file import load_config, write_resolved
         (["train", "--config", "nano", "--set", "optim.lrr=1"], "did you mean optim.lr?"),
         (["train", "--config", "nano", "--set", "engine.kind=single"], "data.train is empty"),
         (["resume", "nowhere"], "does not exist"),
+        (["eval", "table", "nowhere"], "does not exist"),
+        (["example", "nowhere", "--seconds", "0"], "must last at least 0.1 s"),
+        (["plan", "--gpus-per-host", "0"], "--gpus-per-host is 0"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments, words, capsys):

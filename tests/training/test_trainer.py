@@ -151,6 +151,18 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     assert [path.name for path in checkpoint.checkpoints(folder)] == ["step-000006", "step-000008"]
 
 
+def test_a_run_that_goes_on_from_an_earlier_step_keeps_what_it_saves_then(tmp_path):
+    folder = run(tmp_path, "way", "save.every=1", "save.keep=2", "run.max_steps=3")
+    (folder / "checkpoints" / "step-notes").mkdir()  # somebody else's
+    start = checkpoint.checkpoint_folder(folder, 2)
+    asked = Watched(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    config = small_config(tmp_path, "way", "save.every=9", "save.keep=1", "run.max_steps=9", "batch.readers=0")
+    assert trainer.train(config, start=start, source=asked) == trainer.INTERRUPTED
+    assert [path.name for path in checkpoint.checkpoints(folder)] == ["step-000002"]
+    assert (folder / "checkpoints" / "aside-step-000003" / "state.json").exists()
+    assert (folder / "checkpoints" / "step-notes").exists()
+
+
 def test_validation_changes_nothing_but_the_log(straight, tmp_path):
     config = small_config(tmp_path, "measured", "ema.enabled=true", "eval.every=4")
     trainer.train(config, source=CLIPS, held_out=CLIPS)
@@ -158,6 +170,12 @@ def test_validation_changes_nothing_but_the_log(straight, tmp_path):
     lines = [line for line in read_log(tmp_path / "measured") if "validation/loss" in line]
     assert [line["step"] for line in lines] == [4, 8]
     assert lines[0]["validation/loss@1"] != lines[1]["validation/loss@1"]
+
+
+def test_a_list_of_sentences_that_is_missing_is_told_before_the_first_step(tmp_path):
+    with pytest.raises(ComoviError, match=r"nowhere\.txt does not exist"):
+        run(tmp_path, "asked", "eval.sample_every=500", f"eval.sample_prompts={tmp_path / 'nowhere.txt'}")
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_run_does_not_overwrite_another(straight):

@@ -30,6 +30,7 @@ from ...comovi_model.nano.start import BODY_NAME
 from ...comovi_model.video import write_video
 
 FIRST_SEED = 2**41  # far from the seeds of training, validation and first frames
+SHORTEST = 0.1  # seconds
 SECONDS = 2.2  # of a video; a clip of the nano model is 2.0 s
 
 
@@ -59,6 +60,8 @@ def make_example(folder: str | os.PathLike[str], count: int = 8, seed: int = 0, 
     folder = Path(folder)
     if count < 1:
         raise ComoviError(f"the number of videos must be at least 1, got {count}.")
+    if not seconds >= SHORTEST:
+        raise ComoviError(f"a video must last at least {SHORTEST} s, got {seconds}.")
     body = load_nano_body()
     videos = []
     for index in range(count):

@@ -101,8 +101,9 @@ def _there(found: object) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    path = require_file(path, "results")
     try:
-        results = json.loads(require_file(path, "results").read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
         results["kind"]
         return results
     except (ValueError, KeyError, TypeError):
