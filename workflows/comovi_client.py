@@ -87,9 +87,10 @@ class WebSocket:
             raise ClientError(f"The server refused the websocket: {head.splitlines()[0].decode(errors='replace')}")
 
     def _more(self) -> bytes:
-        if not (piece := self.stream.recv(1 << 16)):
-            raise ClientError("The server closed the connection.")
-        return piece
+        with suppress(ConnectionError):  # broken is as good as closed
+            if piece := self.stream.recv(1 << 16):
+                return piece
+        raise ClientError("The server closed the connection.")
 
     def _take(self, count: int) -> bytes:
         while len(self.buffer) < count:
@@ -389,7 +390,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return 130
-    except ClientError as error:
+    except (ClientError, OSError, ValueError) as error:  # the others: a place that cannot be written, a wrong port
         sys.stderr.write(f"{error}\n")
         return 1 if isinstance(error, PromptFailed) else 2
     return 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -151,6 +155,53 @@ def test_the_module_says_what_the_server_said():
     errors = {"3": {"errors": [{"message": "Bad", "details": "y", "extra_info": {"input_name": "x"}}]}}
     prompt = {"3": {"class_type": "A", "_meta": {"title": "My A"}}}
     assert client_module.describe_node_errors(errors, prompt) == ["My A (3), input x: Bad: y"]
+
+
+def test_a_server_that_dies_is_a_sentence():
+    """The connection is reset while the client waits for the next message."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        channels = []
+        client = client_module.Client(f"127.0.0.1:{listener.getsockname()[1]}")
+        caller = threading.Thread(target=lambda: channels.append(client.listen()))
+        caller.start()
+        server, _ = listener.accept()
+        server.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        caller.join(10)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()
+    with pytest.raises(client_module.ClientError, match="The server closed the connection"):
+        channels[0].receive(10)
+    channels[0].close()
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """A server that has finished the prompt "1" and kept one file of it."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"content")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_what_only_the_command_meets_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.json").write_text("{}")
+    assert client_module.main(["w.json", "--server", "localhost:port"]) == 2
+    assert "port" in capsys.readouterr().err.lower()
+    outcome = client_module.Outcome("1", {"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
+    monkeypatch.setattr(client_module.Client, "run", lambda *_, **__: outcome)
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = ("--server", f"127.0.0.1:{server.server_port}")
+        assert client_module.main(["w.json", *address, "--out", "w.json"]) == 2
+        said = capsys.readouterr().err
+        assert "w.json" in said and len(said.splitlines()) == 1
+        assert client_module.main(["w.json", *address, "--out", "new"]) == 0
+        server.shutdown()
+    assert (tmp_path / "new" / "a.png").read_bytes() == b"content"
 
 
 def test_the_commands_of_the_readme(new_comfyui, tmp_path):
