@@ -31,8 +31,12 @@ def with_camera_up(motion: BodyMotion, up: Tensor) -> BodyMotion:
 def camera_up(motion: BodyMotion) -> Tensor:
     """(3,) unit length: up in the camera frame, as the provenance says, else that of a level camera."""
     value = motion.provenance.get(CAMERA_UP)
-    numbers = isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
-    known = numbers and all(abs(v) < 1e3 for v in value) and math.hypot(*value) > 1e-3
+    known = (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(isinstance(v, (int, float)) and abs(v) < 1e3 for v in value)
+        and math.hypot(*value) > 1e-3
+    )
     return F.normalize(torch.tensor(value if known else LEVEL, dtype=torch.float32), dim=0)
 
 
