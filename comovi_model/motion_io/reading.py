@@ -85,9 +85,9 @@ def read_motion(
             if format not in (None, name):
                 raise ComoviError(f"its content is {name}, not {format}; leave the format out, or give another file.")
             motion, notes = _read(name, content, path, body, wish, how)
-            said = {"units": units, "up": up, "handedness": handedness, "mapping": mapping, "person": person,
+            wishes = {"units": units, "up": up, "handedness": handedness, "mapping": mapping, "person": person,
                     "space": space}  # fmt: skip
-            idle = [key for key, value in said.items() if value is not None and key not in _HEEDED.get(name, ("up",))]
+            idle = [key for key, value in wishes.items() if value is not None and key not in _HEEDED.get(name, ("up",))]
             notes += [f"{', '.join(idle)}: not heeded, as {name} files leave no choice there"] if idle else []
     except ComoviError as error:
         text = " ".join(str(error).split())  # numbers of a file may be printed over several lines
