@@ -29,6 +29,8 @@ def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            if picture.mode.startswith("I"):  # 16 bits of grey, which a conversion would clip to white
+                picture = Image.fromarray((np.asarray(picture).clip(0, 65535) / 257 + 0.5).astype(np.uint8))
             pixels = np.asarray(picture.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ComoviError(f"{what} {path} is not a picture that can be read; give a PNG or JPEG file.") from error
@@ -42,7 +44,8 @@ def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> Path:
-    """Write (H, W, 3) or (H, W, 4) uint8 to a PNG or JPEG file, whole or not at all."""
+    """Write (H, W, 3) or (H, W, 4) uint8 to a PNG or JPEG file, whole or not at all; in a JPEG what is transparent is
+    laid on white."""
     path = Path(path)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.size == 0:
         raise ComoviError(
@@ -50,8 +53,11 @@ def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> Path:
         )
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ComoviError(f"cannot write {path}: a picture's name must end in .png or .jpg.")
+    picture = Image.fromarray(pixels)
+    if picture.mode == "RGBA" and path.suffix.lower() != ".png":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+        picture.save(temporary)
     return path
 
 

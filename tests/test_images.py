@@ -48,3 +48,14 @@ def test_a_picture_without_pixels_is_not_written(tmp_path):
     with pytest.raises(ComoviError, match="with pixels"):
         write_image(tmp_path / "a.png", np.zeros((0, 4, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sixteen_bits_of_grey_keep_their_steps(tmp_path):
+    Image.fromarray(np.array([[0, 257 * 128, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png")[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+def test_transparency_is_laid_on_white_in_a_jpeg(tmp_path):
+    clear = np.zeros((8, 8, 4), np.uint8)
+    write_image(tmp_path / "clear.jpg", clear)
+    assert read_image(tmp_path / "clear.jpg").min() >= 250
