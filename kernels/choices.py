@@ -8,6 +8,7 @@ not used. COMOVI_KERNEL_CHOICES names another place for it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -38,13 +39,17 @@ def measured() -> dict[str, str]:
 
 
 def read_choices(path: Path, gpu: str) -> dict[str, str]:
-    """The choices of a file, where it is of this GPU."""
+    """The choices of a file, where it is of this GPU; of a damaged one none."""
     if not gpu or not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found.get("gpu") != gpu:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        choices = {str(name): str(value) for name, value in found["choices"].items()}
+        return choices if found["gpu"] == gpu else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = "%s is not what --keep wrote (%s: %s), so nothing counts as timed; time the kernels again."
+        logging.getLogger(__name__).warning(text, path, type(error).__name__, error)
         return {}
-    return {str(name): str(value) for name, value in found.get("choices", {}).items()}
 
 
 def keep_choices(path: Path, gpu: str, choices: dict[str, str], about: dict[str, str]) -> None:

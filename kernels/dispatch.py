@@ -102,6 +102,11 @@ def _triton_missing() -> str:
 
 
 @constant
+def current_gpu() -> int:
+    return torch.cuda.current_device()
+
+
+@constant
 def interpreted() -> bool:
     """Whether Triton kernels are interpreted (tests on a CPU)."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -119,6 +124,8 @@ def refusal(operation: str, *tensors: Tensor | None) -> str:
             return f"tensors on {kind}, and fused kernels run on a GPU"
         if triton_missing():
             return triton_missing()
+        if kind == "cuda" and first.device.index != current_gpu():
+            return f"tensors on {first.device}, and Triton launches on the current GPU, cuda:{current_gpu()}"
     for tensor in tensors:
         if tensor is None:
             continue

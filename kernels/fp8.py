@@ -74,7 +74,7 @@ def fp8_refusal(operation: str, *tensors: Tensor | None) -> str:
 
 
 def missing_fp8(device: torch.device) -> str:
-    """Why a GPU has no e4m3; empty when it has."""
+    """Why an NVIDIA GPU has no e4m3; empty when it has, and on AMD's, where the compiler makes such rows."""
     if device.type != "cuda" or torch.version.hip is not None:
         return ""
     capability = torch.cuda.get_device_capability(device)
@@ -168,6 +168,8 @@ def fp8_linear_refusal(x: Rows8, weight: Rows8, dtype: torch.dtype) -> str:
         return f"tensors on {device.type}"
     if missing_fp8(device):
         return missing_fp8(device)
+    if torch.version.hip is not None:
+        return "the 8-bit floats of most AMD GPUs are other ones"
     if dtype != torch.bfloat16:
         return f"results in {dtype}; the library gives bfloat16 with a scale per row"
     if x.values.shape[-1] % 16 or weight.values.shape[0] % 16:

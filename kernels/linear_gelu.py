@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dispatch import not_asked, wanted
+from .dispatch import constant, not_asked, wanted
 
 TOLERANCE = 1e-4  # the two forms of GELU differ by up to 5e-4
 
@@ -39,15 +39,19 @@ def refusal(layer: nn.Module, x: Tensor) -> str:
         return f"tensors on {x.device.type}"
     if type(layer) is not nn.Linear or layer.bias is None or layer.weight.dtype != x.dtype:
         return "the layer is not a plain one"
-    if torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, layer.weight, layer.bias)):
         return "gradients are wanted"
-    return "" if epilogue_is_tanh(x.device, x.dtype) else "this build of PyTorch fuses another form of GELU"
+    return "" if epilogue_is_tanh(x.device) else "this build of PyTorch fuses another form of GELU"
+
+
+@constant
+def epilogue_is_tanh(device: torch.device) -> bool:
+    """Ask the library with numbers where the two forms differ most, in float32 for a sharp answer."""
+    return _epilogue_is_tanh(device)
 
 
 @lru_cache(maxsize=8)
-def epilogue_is_tanh(device: torch.device, dtype: torch.dtype) -> bool:
-    """Ask the library with numbers where the two forms differ most, in float32 for a sharp answer."""
-    del dtype
+def _epilogue_is_tanh(device: torch.device) -> bool:
     x = torch.linspace(-4, 4, 64, device=device).reshape(64, 1).expand(64, 64).contiguous()
     weight = torch.eye(64, device=device)
     fused = torch._addmm_activation(torch.zeros(64, device=device), x, weight, use_gelu=True)

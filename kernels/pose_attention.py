@@ -25,7 +25,8 @@ from .dispatch import refusal
 
 def pose_attention(q: Tensor, k: Tensor, v: Tensor, groups: int, attention: AttentionFunction) -> Tensor:
     """q (B, G*T, N, d), k and v (B, G*S, N, d) -> (B, G*T, N, d). `attention` is used where the fused kernel is not."""
-    if q.shape[1] // groups <= MOST_QUERIES and not refusal("pose_attention", q, k, v):
+    fits = q.shape[1] // groups <= MOST_QUERIES and q.shape[-1] <= LARGEST_HEAD
+    if fits and not refusal("pose_attention", q, k, v):
         from . import library
 
         return library.pose_attention(q, k, v, groups)[0]
@@ -63,3 +64,4 @@ def pose_attention_values_last(
 
 
 MOST_QUERIES = 16  # of one group: the rows of one matrix unit
+LARGEST_HEAD = 256  # of which a block of keys and values fits into the shared memory of every GPU

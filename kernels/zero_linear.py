@@ -21,7 +21,7 @@ from .dispatch import not_asked, wanted
 
 def zero_linear(residual: Tensor, source: Tensor, linear: Any, dtype: torch.dtype) -> Tensor:
     """(B, F, S, D), (B, F, S, D) -> (B, F, S, D). `linear` is called, not unpacked, so low-rank patches on it act."""
-    if not refusal(residual, linear, dtype):
+    if not refusal(residual, source, linear, dtype):
         return accumulated(residual, source.to(dtype), linear)
     return residual + linear(source.to(dtype))
 
@@ -36,14 +36,15 @@ def accumulated(residual: Tensor, source: Tensor, linear: nn.Linear) -> Tensor:
     return out.add_(linear.bias).unflatten(0, residual.shape[:-1])
 
 
-def refusal(residual: Tensor, linear: Any, dtype: torch.dtype) -> str:
+def refusal(residual: Tensor, source: Tensor, linear: Any, dtype: torch.dtype) -> str:
     """Why product and sum are two operations; empty when they are one."""
     asked = wanted("zero_linear")
     if asked != "triton":
         return not_asked(asked)
     if type(linear) is not nn.Linear or linear.bias is None or linear.weight.dtype != dtype:
         return "the layer is not a plain one"
-    if torch.is_grad_enabled() and (residual.requires_grad or linear.weight.requires_grad):
+    learned = (residual, source, linear.weight, linear.bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
         return "gradients are wanted"
     if residual.dtype == dtype:
         return ""

@@ -8,6 +8,7 @@ from comfyui_comovi.comovi_model.wan.attention import Parts
 from comfyui_comovi.comovi_model.wan.branch import Block, TimeSignal
 from comfyui_comovi.comovi_model.wan.config import WanConfig
 from comfyui_comovi.comovi_model.wan.rope import grid_rope
+from comfyui_comovi.kernels import linear_gelu
 from comfyui_comovi.kernels.dispatch import use_backend
 from kernel_checks import DEVICE, fused_kernels
 
@@ -57,6 +58,12 @@ def test_a_block_is_one_graph_with_our_operators_in_it(block):
     assert len(seen) == 1
     names = {name.split(".")[1] for name in seen[0]}
     assert names == {"norm_modulate", "join", "join_norm_affine", "join_norm_modulate", "qk_norm_rope", "norm_heads"}
+
+
+def test_asking_the_matrix_library_breaks_no_graph():
+    epilogue = linear_gelu.epilogue_is_tanh
+    compiled = torch.compile(lambda x: x + epilogue(x.device), backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(2, device=DEVICE)).tolist() == [float(epilogue(torch.device(DEVICE)))] * 2
 
 
 def test_training_compiles_with_the_backward_kernels(block):

@@ -87,6 +87,13 @@ def test_pose_attention(groups, queries, keys, heads, size, dtype):
     check(fused, pa.pose_attention_formula, (q, k, v, groups), dtype)
 
 
+def test_pose_attention_leaves_heads_that_do_not_fit_to_the_library():
+    q, k = numbers(1, 4, 1, 288), numbers(1, 6, 1, 288, seed=1)
+    asked = []
+    pa.pose_attention(q, k, k, 2, lambda q, k, v: asked.append(q.shape) or q)
+    assert len(asked) == 1
+
+
 def test_operators_are_well_formed():
     """PyTorch's own check of schema, shapes under torch.compile and registration of gradients."""
     from comfyui_comovi.kernels import library

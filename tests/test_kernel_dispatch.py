@@ -8,12 +8,13 @@ from functools import partial
 
 import pytest
 import torch
-from comfyui_comovi.kernels import choices, dispatch, kitchen
+from comfyui_comovi.kernels import choices, dispatch, fp8, kitchen
 from comfyui_comovi.kernels.dispatch import OPERATIONS, explain, use_backend, wanted
 from comfyui_comovi.kernels.join_norm import join_norm_affine, join_norm_modulate, join_norm_modulate_formula
 from comfyui_comovi.kernels.norm_modulate import norm_modulate, norm_modulate_formula
 from comfyui_comovi.kernels.qk_norm_rope import qk_norm_rope, qk_norm_rope_formula
 from kernel_checks import check, numbers, rows
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 INSTALLED = importlib.util.find_spec("comfy_kitchen") is not None
 needs_kitchen = pytest.mark.skipif(not INSTALLED, reason="comfy-kitchen is not installed (pip install '.[kitchen]')")
@@ -87,7 +88,23 @@ def test_every_operation_is_explained():
         assert "fused kernels run on a GPU, not on mps" in explain("mps")[0]
 
 
-def test_auto_takes_what_was_measured_on_this_gpu(tmp_path, monkeypatch):
+@pytest.mark.skipif(bool(dispatch.triton_missing()), reason="triton is not installed")
+def test_triton_is_not_launched_on_a_gpu_that_is_not_the_current_one(monkeypatch):
+    monkeypatch.setattr(dispatch, "current_gpu", lambda: 0)
+    with FakeTensorMode(), use_backend("triton"):
+        refusals = [dispatch.refusal("norm_modulate", torch.empty(2, 96, device=f"cuda:{n}")) for n in (0, 1)]
+    assert refusals[0] == ""
+    assert "tensors on cuda:1" in refusals[1]
+
+
+def test_eight_bit_products_are_left_to_gpus_with_the_same_floats(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    with FakeTensorMode():
+        rows = fp8.Rows8(torch.empty(16, 32, dtype=fp8.FP8, device="cuda:0"), torch.empty(16, device="cuda:0"))
+    assert "AMD" in fp8.fp8_linear_refusal(rows, rows, torch.bfloat16)
+
+
+def test_auto_takes_what_was_measured_on_this_gpu(tmp_path, monkeypatch, caplog):
     path = tmp_path / "deep" / "choices.json"
     choices.keep_choices(path, "GPU X", {"join_norm": "triton", "attention": "cudnn"}, {"torch": "2.13"})
     assert choices.read_choices(path, "GPU X") == {"join_norm": "triton", "attention": "cudnn"}
@@ -95,6 +112,11 @@ def test_auto_takes_what_was_measured_on_this_gpu(tmp_path, monkeypatch):
     assert choices.read_choices(path, "") == {}
     assert choices.read_choices(tmp_path / "none.json", "GPU X") == {}
     assert json.loads(path.read_text())["torch"] == "2.13"
+    for damaged in ("{", "[1]", '{"gpu": "GPU X"}', '{"gpu": "GPU X", "choices": 3}'):
+        (tmp_path / "damaged.json").write_text(damaged)
+        assert choices.read_choices(tmp_path / "damaged.json", "GPU X") == {}
+        assert "time the kernels again" in caplog.messages.pop()
+        caplog.clear()
     monkeypatch.setattr(dispatch, "measured", lambda: choices.read_choices(path, "GPU X"))
     with use_backend("auto"):
         assert wanted("join_norm") == "triton"

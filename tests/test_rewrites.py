@@ -111,11 +111,12 @@ def test_the_sum_inside_the_product_is_the_sum_behind_it():
     before = residual.clone()
     plain = zero_linear(residual, source, layer, torch.float64)
     with use_backend("triton"):
-        assert refusal(residual, layer, torch.float64) == ""
+        assert refusal(residual, source, layer, torch.float64) == ""
         assert close(zero_linear(residual, source, layer, torch.float64), plain)
         assert torch.equal(residual, before)
         with torch.no_grad():
-            assert "together need a GPU" in refusal(residual, nn.Linear(24, 16), torch.float32)
-        assert "not a plain one" in refusal(residual, lambda x: x, torch.float64)
-        assert "gradients" in refusal(residual, nn.Linear(24, 16).double(), torch.float64)
-    assert "not timed" in refusal(residual, layer, torch.float64)
+            assert "together need a GPU" in refusal(residual, source, nn.Linear(24, 16), torch.float32)
+        assert "not a plain one" in refusal(residual, source, lambda x: x, torch.float64)
+        assert "gradients" in refusal(residual, source, nn.Linear(24, 16).double(), torch.float64)
+        assert "gradients" in refusal(residual, source.clone().requires_grad_(), layer, torch.float64)
+    assert "not timed" in refusal(residual, source, layer, torch.float64)

@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -58,7 +59,10 @@ def version(distribution: str) -> str:
 def commit() -> str:
     """The commit of this checkout, where it is one."""
     folder = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run([git, "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return done.stdout.strip()
 
 
