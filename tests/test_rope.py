@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from comfyui_comovi.comovi_model.wan import rope
 from comfyui_comovi.comovi_model.wan.rope import axis_angles, grid_rope, pairs_per_axis, rope_angles
 from comfyui_comovi.kernels.qk_norm_rope import rotate_pairs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
 
@@ -66,6 +68,30 @@ def test_a_score_depends_on_the_distance_only():
 def test_positions_may_be_fractions():
     half = axis_angles(torch.tensor([0.5]), 4)
     assert torch.equal(half * 2, axis_angles(torch.tensor([1]), 4))
+
+
+class OnMeta(TorchDispatchMode):
+    """Notes the dtypes of what is made on the meta device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.seen |= {x.dtype for x in (made,) if isinstance(x, torch.Tensor) and x.is_meta}
+        return made
+
+
+def test_devices_without_float64_are_never_asked_for_it(monkeypatch):
+    assert [rope.exact_device(torch.device(name)).type for name in ("mps", "xpu", "cuda", "cpu")] == [
+        "cpu", "cpu", "cuda", "cpu",
+    ]  # fmt: skip
+    monkeypatch.setattr(rope, "WITHOUT_FLOAT64", ("meta",))
+    with OnMeta() as watched:
+        table = grid_rope((2, 3, 7), 20, torch.device("meta"), torch.float32)
+    assert table.cos.is_meta
+    assert watched.seen == {torch.float32}
 
 
 def test_a_kept_table_made_without_gradients_serves_a_training_step():

@@ -100,7 +100,7 @@ def find_config(
     if CONFIG_KEY in metadata:
         try:
             values = dict(json.loads(metadata[CONFIG_KEY]))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ComoviError(f"{source}: its metadata {CONFIG_KEY} is not JSON; save the file again.") from error
         return _config({**values, **wanted}, shapes, source)
     try:
@@ -120,8 +120,8 @@ def find_config(
 def _config(values: dict[str, Any], shapes: Shapes, source: str) -> DualBranchConfig:
     try:
         config = DualBranchConfig.from_dict(values)
-    except (TypeError, AttributeError) as error:
-        raise ComoviError(f"{source}: its metadata {CONFIG_KEY} holds a value of the wrong kind ({error}).") from error
+    except ComoviError as error:
+        raise ComoviError(f"{source}: {error}") from error
     if max(config.num_layers, config.pose_layers) > len(shapes):
         raise ComoviError(f"{source} holds {len(shapes)} tensors, too few for {config.num_layers} layers.")
     return config

@@ -19,7 +19,7 @@ from ..errors import ComoviError
 from .attention import CrossAttention, KeysValues, Parts, SelfAttention, WeightReader
 from .config import WanConfig
 from .eight_bits import feed_forward, is_eight_bit, joined_affine, joined_modulated, modulated, tokens_of
-from .rope import RopeTable
+from .rope import RopeTable, exact_device
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class TextCache:
 def sinusoid(position: Tensor, size: int) -> Tensor:
     """(...,) -> (..., size) in float64: cosines, then sines, of position * 10000^(-i / (size/2))."""
     half = size // 2
+    position = position.to(exact_device(position.device))
     steps = torch.arange(half, dtype=torch.float64, device=position.device)
     angles = position.to(torch.float64)[..., None] * torch.pow(10000.0, -steps / half)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
@@ -180,6 +181,11 @@ class WanBranch(nn.Module):
         return TextCache(tuple(block.cross_attn.keys_values(embedded) for block in self.blocks))
 
 
+def autocast_is_on(device: torch.device) -> bool:
+    """Only these kinds of devices are asked; of others (meta, DirectML) the question is an error."""
+    return device.type in ("cpu", "cuda", "xpu") and torch.is_autocast_enabled(device.type)
+
+
 def stream_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of residual stream, norms and modulation when the matrix products run in `dtype`."""
     return torch.promote_types(dtype, torch.float32)
@@ -198,7 +204,7 @@ class WanModel(WanBranch):
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of matrix products: autocast's, else the one that was set, else that of the weights."""
-        if device.type != "meta" and torch.is_autocast_enabled(device.type):
+        if autocast_is_on(device):
             return torch.get_autocast_dtype(device.type)
         return self.compute_dtype or self.patch_embedding.weight.dtype
 
@@ -212,9 +218,10 @@ class WanModel(WanBranch):
     def embed_time(self, timestep: Tensor, grid: tuple[int, int, int], batch: int, dtype: torch.dtype) -> TimeSignal:
         """Times on the 0..1000 scale, (B,), (B, F) or (B, L), -> what the layers read, in float32 or wider."""
         rows, index = time_rows(timestep, grid, batch)
-        with nullcontext() if rows.is_meta else torch.autocast(rows.device.type, enabled=False):
+        on = autocast_is_on(rows.device)
+        with torch.autocast(rows.device.type, enabled=False) if on else nullcontext():
             first, activation, second = self.time_embedding
-            wave = sinusoid(rows, self.config.freq_dim).to(stream_dtype(dtype))
+            wave = sinusoid(rows, self.config.freq_dim).to(stream_dtype(dtype)).to(rows.device)
             e = linear_in(second, activation(linear_in(first, wave, self.read)), self.read)
             e0 = linear_in(self.time_projection[1], self.time_projection[0](e), self.read)
         return TimeSignal(e, e0.unflatten(-1, (6, -1)), index)

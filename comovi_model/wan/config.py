@@ -48,6 +48,8 @@ class WanConfig:
             )
         if self.freq_dim < 2 or self.freq_dim % 2:
             raise ComoviError(f"freq_dim is {self.freq_dim}; it must be even (half cosines, half sines).")
+        if not 0 <= self.eps < 1:  # NaN too
+            raise ComoviError(f"eps is {self.eps}; it must be a small number such as 1e-6.")
         if len(self.patch_size) != 3 or self.patch_size[0] != 1 or min(self.patch_size) < 1:
             raise ComoviError(f"patch_size is {self.patch_size}; expected (1, rows, columns).")
 
@@ -62,8 +64,21 @@ class WanConfig:
     @classmethod
     def from_dict(cls: type[ConfigType], values: dict[str, Any]) -> ConfigType:
         """The inverse of `to_dict`; an unknown key is an error that lists the known ones."""
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ComoviError(f"unknown configuration key {unknown[0]!r}; known keys: {', '.join(known)}.")
+        wrong = sorted(name for name, value in values.items() if not is_like(value, known[name]))
+        if wrong:
+            raise ComoviError(
+                f"configuration key {wrong[0]} is of the wrong kind: it is {values[wrong[0]]!r}, where something like "
+                f"{known[wrong[0]]!r} is expected."
+            )
         return cls(**values)
+
+
+def is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of a default: a whole number, a number, a word, yes or no, whole numbers."""
+    if isinstance(default, tuple):
+        return isinstance(value, (tuple, list)) and all(type(part) is int for part in value)
+    return type(value) is type(default) or (type(default) is float and type(value) is int)

@@ -14,6 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Apple's GPUs, some of Intel's and DirectML have no float64.
+WITHOUT_FLOAT64 = ("mps", "xpu", "privateuseone")
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 is computed for this device: there, or on the CPU."""
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
 
 class RopeTable(NamedTuple):
     """The angle of every token and channel pair, as cosine and sine."""
@@ -55,6 +63,7 @@ def rope_angles(frames: Tensor, rows: Tensor, columns: Tensor, head_dim: int) ->
 def grid_rope(grid: tuple[int, int, int], head_dim: int, device: torch.device, dtype: torch.dtype) -> RopeTable:
     """The table of a whole grid (frames, rows, columns) of tokens counted from 0, kept for the next call."""
     with torch.inference_mode(False), torch.no_grad():  # the kept table must also serve a later training step
-        frames, rows, columns = (torch.arange(count, dtype=torch.float64, device=device) for count in grid)
+        exact = exact_device(device)
+        frames, rows, columns = (torch.arange(count, dtype=torch.float64, device=exact) for count in grid)
         angles = rope_angles(frames, rows, columns, head_dim)
-        return RopeTable(angles.cos().to(dtype), angles.sin().to(dtype))
+        return RopeTable(angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device))

@@ -171,7 +171,7 @@ def _open_shards(index: Path) -> TensorFiles:
         shards = {name: index.parent / Path(file).name for name, file in weight_map.items()}
     except OSError as error:
         raise file_error(error, index, "read index") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ComoviError(f"{index} is not an index of safetensors shards (no weight_map in it).") from error
     entries: dict[str, Entry] = {}
     metadata: dict[str, str] = {}
