@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,10 @@ from ...comovi_model.comovi.checkpoint import expected_shapes
 from ...comovi_model.comovi.config import DualBranchConfig
 from ...comovi_model.comovi.names import CONFIG_KEY, Layout, find_config, find_layout, official_name, our_name
 from ...comovi_model.errors import ComoviError
-from ...comovi_model.nano.first_frame import PARAMETRIZATION
+from ...comovi_model.nano.first_frame import INPUT_CHANNELS, PARAMETRIZATION
 from ...comovi_model.nano.model import NETWORK_FILE
 from ...comovi_model.nano.people import ASSETS
+from .latent_format import HALF
 from .model import CONFIG_TENSOR, make_config
 from .sampling import install
 
@@ -38,7 +40,12 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn_fast": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
+FORMATS_KEY = "_quantization_metadata"  # metadata of ComfyUI's 8-bit files: {"layers": {layer: its form}} as JSON
 SCALES = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "comfy_quant")
+UNREADABLE = (
+    *(SafetensorError, OSError, ValueError, RuntimeError, EOFError, UnpicklingError),
+    *(KeyError, TypeError, AttributeError, IndexError),  # of headers and pickles that hold something else
+)
 BRANCH_PARTS = {  # official names that only one branch, or only both together, need
     "rgb_": ("both", "video only"),
     "motion_": ("both", "motion only"),
@@ -61,14 +68,15 @@ def load_patcher(
     path: str | Path | None,
     weight_dtype: str = "default",
     branches: str = "both",
+    disable_dynamic: bool = False,
 ) -> Any:
-    """The MODEL of a file; without a path, the nano model."""
+    """The MODEL of a file; without a path, the nano model. disable_dynamic: in memory that ComfyUI does not page."""
     source = Path(path) if path is not None else ASSETS / NETWORK_FILE
     tensors, metadata = _read(source)
     named = name_weights(tensors, metadata or {}, source.name, branches)
-    patcher = build_patcher(named, branches, weight_dtype)
-    if path is not None:  # lets ComfyUI make further copies for further GPUs
-        patcher.cached_patcher_init = (load_patcher, (str(source), weight_dtype, branches))
+    patcher = build_patcher(named, branches, weight_dtype, disable_dynamic=disable_dynamic)
+    # Lets ComfyUI load it again: for further GPUs, and without paging for LoRAs that are hooked onto a condition.
+    patcher.cached_patcher_init = (load_patcher, (None if path is None else str(path), weight_dtype, branches))
     patcher.set_attachments("comovi_source", source.name)  # for the model report
     return install(patcher)
 
@@ -76,20 +84,27 @@ def load_patcher(
 def _read(source: Path) -> tuple[Mapping[str, Tensor], Any]:
     """Tensors and metadata of a file, or a sentence when it holds no weights or half of them."""
     try:
-        return comfy.utils.load_torch_file(str(source), safe_load=True, return_metadata=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
+        tensors, metadata = comfy.utils.load_torch_file(str(source), safe_load=True, return_metadata=True)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ComoviError(
             f"model_name: {source.name} cannot be read as model weights ({reason}); download it again."
         ) from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ComoviError(
+            f"model_name: {source.name} holds more than tensors by name, so it is no file of weights; use the model's "
+            ".safetensors file."
+        )
+    return tensors, metadata
 
 
 def name_weights(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str, branches: str = "both"
 ) -> NamedWeights:
     """Find out what a file is; what it lacks without harm (exchange of plain Wan2.2) is filled in."""
-    about, metadata = _about(tensors, metadata)
+    about, metadata = _about(tensors, metadata, source)
     tensors = {name: tensor for name, tensor in tensors.items() if name != CONFIG_TENSOR}
+    tensors |= _formats(metadata, source)
     if any(name.endswith("motion.patch_embedding.weight") for name in tensors):  # our own names
         tensors = {_officially(name): tensor for name, tensor in tensors.items()}
     layout = find_layout(tensors, source)
@@ -98,13 +113,27 @@ def name_weights(
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items() if _module_of(name) is None}
     config = find_config(shapes, layout, metadata, about, source)
     config = replace(config, pose_head=any(name.startswith("smpl_") for name in found))
+    spreads = _spreads(metadata, source)
+    channels = (config.in_channels, config.out_channels)
+    expected = (INPUT_CHANNELS if spreads else HALF, HALF)
+    if channels != expected:
+        raise ComoviError(
+            f"{source} is a network that reads {channels[0]} channels and makes {channels[1]}; expected {expected[0]} "
+            f"and {expected[1]}: use a file of CoMoVi or of Wan2.2-TI2V-5B."
+        )
     named = _both_branches(found) if layout.name == "wan2.2" else dict(found)
     notes = _complete(named, config, layout, source)
     kept = {our_name(name): tensor for name, tensor in named.items() if _needed(name, branches)}
-    return NamedWeights(kept, config, _spreads(metadata), notes)
+    return NamedWeights(kept, config, spreads, notes)
 
 
-def build_patcher(named: NamedWeights, branches: str, weight_dtype: str, custom_operations: Any = None) -> Any:
+def build_patcher(
+    named: NamedWeights,
+    branches: str,
+    weight_dtype: str,
+    custom_operations: Any = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """The ModelPatcher of these weights, with dtypes chosen as ComfyUI's own loader chooses them."""
     management = comfy.model_management
     spreads = named.spreads
@@ -125,7 +154,9 @@ def build_patcher(named: NamedWeights, branches: str, weight_dtype: str, custom_
     if weight_dtype == "fp8_e4m3fn_fast":
         model_config.optimizations["fp8"] = True
     model = model_config.get_model(tensors)
-    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    kind = comfy.model_patcher.ModelPatcher
+    if custom_operations is None and not disable_dynamic:  # layers of the GGUF pack hold their weights themselves
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)
     offload_device = management.unet_offload_device()
     patcher = kind(model, load_device=load_device, offload_device=offload_device)
     dynamic = getattr(patcher, "is_dynamic", lambda: False)()
@@ -137,29 +168,57 @@ def build_patcher(named: NamedWeights, branches: str, weight_dtype: str, custom_
     return patcher
 
 
-def _about(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _about(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Configuration that a file saved by ComfyUI carries as a tensor, and the metadata without what it overrides."""
     metadata = dict(metadata)
     if CONFIG_TENSOR not in tensors:
         return {}, metadata
     try:
         about = dict(json.loads(bytes(tensors[CONFIG_TENSOR].tolist())))
-    except (ValueError, TypeError) as error:
-        raise ComoviError(f"the tensor {CONFIG_TENSOR} of this file is damaged; save the model again.") from error
-    spreads = about.pop("spreads", None)
-    about.pop("branches", None)
-    if spreads is not None:
-        metadata |= {"parametrization": PARAMETRIZATION}
-        metadata |= {"spread_video": json.dumps(spreads[0]), "spread_motion": json.dumps(spreads[1])}
-    about["patch_size"] = tuple(about["patch_size"]) if "patch_size" in about else (1, 2, 2)
+        spreads = about.pop("spreads", None)
+        if spreads is not None:
+            metadata |= {"parametrization": PARAMETRIZATION}
+            metadata |= {"spread_video": json.dumps(spreads[0]), "spread_motion": json.dumps(spreads[1])}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ComoviError(f"{source}: its tensor {CONFIG_TENSOR} is damaged; save the model again.") from error
+    branches = about.pop("branches", "both")
+    if branches != "both":
+        raise ComoviError(
+            f"{source} was saved from a model that was loaded with branches {branches!r}, so it holds half a network; "
+            "load the file that it came from, with the same choice."
+        )
+    about.setdefault("patch_size", (1, 2, 2))
     metadata.pop(CONFIG_KEY, None)
     return about, metadata
 
 
-def _spreads(metadata: Mapping[str, str]) -> tuple[list[float], list[float]] | None:
+def _spreads(metadata: Mapping[str, str], source: str) -> tuple[list[float], list[float]] | None:
+    """Of video and motion, HALF positive numbers each, where the file says that the network is wrapped."""
     if metadata.get("parametrization") != PARAMETRIZATION:
         return None
-    return json.loads(metadata["spread_video"]), json.loads(metadata["spread_motion"])
+    try:
+        video, motion = ([float(s) for s in json.loads(metadata[f"spread_{half}"])] for half in ("video", "motion"))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        video, motion = [], []
+    if not all(len(row) == HALF and all(math.isfinite(s) and s > 0 for s in row) for row in (video, motion)):
+        raise ComoviError(
+            f"{source}: its metadata spread_video and spread_motion must be {HALF} positive numbers each; save the "
+            "file again."
+        )
+    return video, motion
+
+
+def _formats(metadata: Mapping[str, str], source: str) -> dict[str, Tensor]:
+    """A note beside every layer that the metadata calls quantised: the form in which ComfyUI reads it."""
+    if FORMATS_KEY not in metadata:
+        return {}
+    try:
+        forms = dict(json.loads(metadata[FORMATS_KEY])["layers"]).items()
+        return {f"{layer}.comfy_quant": torch.tensor(list(json.dumps(form).encode())).byte() for layer, form in forms}
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ComoviError(f"{source}: its metadata {FORMATS_KEY} is damaged; download the file again.") from error
 
 
 def _officially(name: str) -> str:
@@ -222,7 +281,8 @@ def _complete(named: dict[str, Tensor], config: DualBranchConfig, layout: Layout
 
 def _with_quantisation(tensors: dict[str, Tensor], model_config: Any) -> dict[str, Tensor]:
     """fp8 weights with scales, in the form that this ComfyUI computes with."""
-    scaled = "scaled_fp8" in tensors or any(name.endswith((".scale_weight", ".comfy_quant")) for name in tensors)
+    scales = [name for name in tensors if name.endswith((".scale_weight", ".weight_scale"))]
+    scaled = scales or "scaled_fp8" in tensors or any(name.endswith(".comfy_quant") for name in tensors)
     if not hasattr(comfy.utils, "convert_old_quants"):
         if scaled:
             raise ComoviError(
@@ -231,5 +291,11 @@ def _with_quantisation(tensors: dict[str, Tensor], model_config: Any) -> dict[st
             )
         return dict(tensors)
     tensors, _ = comfy.utils.convert_old_quants(dict(tensors), "", metadata=None)
+    untold = [name for name in scales if f"{_module_of(name)}.comfy_quant" not in tensors]
+    if untold:
+        raise ComoviError(
+            f"this file stores {len(untold)} weights with scales (the first is {untold[0]}) and does not say in which "
+            "form, so they would be computed wrongly; use a file in ComfyUI's own form, or the bf16 file."
+        )
     model_config.quant_config = comfy.utils.detect_layer_quantization(tensors, "")
     return tensors

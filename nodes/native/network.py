@@ -24,7 +24,7 @@ from ...comovi_model.comovi.dual_branch import DualBranch, DualBranchOutput, Ste
 from ...comovi_model.errors import ComoviError
 from ...comovi_model.nano.first_frame import FirstFrameWrapper
 from ...comovi_model.wan.config import WanConfig
-from ...comovi_model.wan.rope import RopeTable, rope_angles
+from ...comovi_model.wan.rope import RopeTable, exact_device, rope_angles
 from .latent_format import CHANNELS, HALF, motion_half, video_half
 
 POSE_SIGMA = 0.0926  # the last of the 50 sigmas of the released schedule, at which its pipeline asks the head
@@ -51,6 +51,8 @@ class PoseRequest:
 POSE_REQUEST = "comovi_pose_request"
 REFERENCE_TIME = "comovi_reference_time"  # transformer_options: round times as the released pipeline did
 
+QUANTISED = getattr(comfy.ops, "QuantizedTensor", ())  # numbers with scales; an older ComfyUI has none
+
 _call: ContextVar[Call] = ContextVar("comovi_call", default=Call())  # noqa: B039 (frozen, and never written to)
 
 
@@ -62,6 +64,8 @@ def read_weight(owner: nn.Module, name: str, like: Tensor) -> Tensor:
         return bias if name == "bias" else weight
     if hasattr(owner, "comfy_cast_weights"):
         weight, bias = comfy.ops.cast_bias_weight(owner, like)[:2]
+        if isinstance(weight, QUANTISED):
+            weight = weight.dequantize()
         return bias if name == "bias" else weight
     return comfy.model_management.cast_to(getattr(owner, name), dtype=like.dtype, device=like.device)
 
@@ -114,6 +118,9 @@ class ComfyDualBranch(DualBranch):
         for layer in self.modules():
             if layer in layers or not hasattr(layer, "comfy_cast_weights"):
                 layer._apply(lambda t: t.to(torch.bfloat16) if t.dtype.itemsize == 1 else t, recurse=False)
+                for planned in ("weight_comfy_model_dtype", "bias_comfy_model_dtype"):  # of weights that come later
+                    if getattr(layer, planned, None) is self.dtype:
+                        setattr(layer, planned, torch.bfloat16)
 
     def _drop(self, *names: str) -> None:
         for name in names:
@@ -197,7 +204,7 @@ class ComfyDualBranch(DualBranch):
         pose: dict[str, Any] = {}
         if request is not None:
             pose = {
-                "init_pose": request.init_pose.to(context).expand(rows, -1),
+                "init_pose": request.init_pose.to(context.device, torch.float32).expand(rows, -1),
                 "pose_from_layers": (self.config.num_layers - 1,),
             }
         video, motion = (None if half is None else half[:rows] for half in halves)
@@ -266,12 +273,12 @@ class ComfyDualBranch(DualBranch):
             return super().rope(grid, device, dtype)
 
         def places(count: int, axis: str) -> Tensor:
-            whole = torch.arange(count, dtype=torch.float64, device=device)
+            whole = torch.arange(count, dtype=torch.float64, device=exact_device(device))
             return whole * asked.get(f"scale_{axis}", 1.0) + asked.get(f"shift_{axis}", 0.0)
 
         frames, rows, columns = grid
         angles = rope_angles(places(frames, "t"), places(rows, "y"), places(columns, "x"), self.config.head_dim)
-        return RopeTable(angles.cos().to(dtype), angles.sin().to(dtype))
+        return RopeTable(angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device))
 
     def product_dtype(self, device: torch.device) -> torch.dtype:
         return _call.get().dtype or self.dtype

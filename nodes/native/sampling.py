@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -46,7 +47,10 @@ def around_sampling(
         close_preview(moving)
     if denoise_mask is None:
         return samples
-    return torch.where(denoise_mask.to(samples.device) == 0, latent_image.to(samples), samples)
+    mask = denoise_mask.to(samples.device)
+    if mask.shape != samples.shape:  # an older ComfyUI fits it to the latent further inside
+        mask = comfy.utils.reshape_mask(mask.float(), samples.shape)
+    return torch.where(mask == 0, latent_image.to(samples), samples)
 
 
 def close_preview(callback: Any) -> None:

@@ -39,7 +39,8 @@ def in_front_of(core: Callable[..., Any]) -> Callable[..., Any]:
             return core(sd, *args, **kwargs)
         options = args[0] if args else kwargs.get("model_options")
         metadata = args[1] if len(args) > 1 else kwargs.get("metadata")
-        return load_state_dict(sd, options or {}, metadata or {})
+        paged = not (args[2] if len(args) > 2 else kwargs.get("disable_dynamic", False))
+        return load_state_dict(sd, options or {}, metadata or {}, paged)
 
     load_diffusion_model_state_dict.comovi_core = core  # type: ignore[attr-defined]
     return load_diffusion_model_state_dict
@@ -49,7 +50,9 @@ def has_motion_branch(names: Iterable[str]) -> bool:
     return any(name.endswith(MOTION_BRANCH) for name in names)
 
 
-def load_state_dict(tensors: Mapping[str, Tensor], options: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
+def load_state_dict(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any], metadata: Mapping[str, str], paged: bool = True
+) -> Any:
     """A MODEL as our own loader makes it, with the dtype and the operations that the calling node asks for."""
     patches = next(tensor for name, tensor in tensors.items() if name.endswith(MOTION_BRANCH))
     if patches.shape[1] != LATENT_CHANNELS and not metadata:
@@ -62,7 +65,8 @@ def load_state_dict(tensors: Mapping[str, Tensor], options: Mapping[str, Any], m
     if weight_dtype is None:
         wide = {name: tensor for name, tensor in named.tensors.items() if tensor.dtype in WIDE}
         named.tensors.update({name: tensor.to(options["dtype"]) for name, tensor in wide.items()})
-    return install(build_patcher(named, "both", weight_dtype or "default", options.get("custom_operations")))
+    operations = options.get("custom_operations")
+    return install(build_patcher(named, "both", weight_dtype or "default", operations, disable_dynamic=not paged))
 
 
 def named_dtype(dtype: torch.dtype | None, fast: bool) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import in_comfy
 
 # isort: split
+import comfy.ops
 import comfy.sample
 import comfy.samplers
 import torch
@@ -121,8 +122,8 @@ def tiny(**more):
     return network.eval().requires_grad_(False)
 
 
-def write(name, tensors):
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(FOLDER / name))
+def write(name, tensors, metadata=None):
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(FOLDER / name), metadata=metadata)
     return FOLDER / name
 
 
@@ -314,6 +315,124 @@ def check_patches_of_other_nodes():
     odd.mask, odd.noise = torch.ones_like(odd.latent), torch.randn_like(odd.latent)
     results["odd size"] = list(odd.comfy(model).shape)
     return results
+
+
+def sentence(work):
+    try:
+        work()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def check_forms_of_eight_bits():
+    """Scales are used or refused, whether keys or metadata tell the form."""
+    network = tiny(interaction="single_m2v")
+    case, state = TinyCase(network), official_state(network)
+    tensors, layers = {}, {}
+    for name, tensor in state.items():
+        layer, ends, _ = name.rpartition(".weight")
+        if tensor.ndim == 2 and ends and "blocks" in name:
+            tensors[f"{layer}.weight_scale"] = scale = tensor.abs().max() / 448
+            tensors[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            layers[f"model.{layer}"] = {"format": "float8_e4m3fn"}
+        else:
+            tensors[name] = tensor.bfloat16()
+    tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    told = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    out = {"untold": sentence(lambda: load_patcher(write("untold.safetensors", tensors)))}
+    damaged = write("damaged8.safetensors", tensors, {"_quantization_metadata": "[1]"})
+    out["damaged"] = sentence(lambda: load_patcher(damaged))
+    try:
+        made = case.comfy(load_patcher(write("told.safetensors", tensors, told)))
+        truth = case.comfy(load_patcher(write("plain8.safetensors", state)))
+        out["told"] = largest(made, truth) / float(truth.abs().mean())
+    except ValueError as error:
+        out["told"] = str(error)
+    return out
+
+
+def check_hostile_metadata():
+    """What a file says about itself is checked before a network is built of it."""
+    network = tiny(interaction="single_m2v")
+    state, config = official_state(network), network.config.to_dict()
+    wrapped = {"parametrization": "first_frame_edm"}
+
+    def noted(text):
+        return {**state, "comovi_config": torch.tensor(list(text.encode()), dtype=torch.uint8)}
+
+    files = {
+        "no spreads": (state, wrapped),
+        "few spreads": (state, {**wrapped, "spread_video": "[1.0]", "spread_motion": "[1.0]"}),
+        "zero spreads": (state, {**wrapped, **dict.fromkeys(("spread_video", "spread_motion"), str([0.0] * 48))}),
+        "wrapped by mistake": (state, {**wrapped, **dict.fromkeys(("spread_video", "spread_motion"), str([1.0] * 48))}),
+        "spreads of another kind": (noted(json.dumps({**config, "spreads": 3})), None),
+        "patch of another kind": (noted(json.dumps({**config, "patch_size": 3})), None),
+        "half a network": (noted(json.dumps({**config, "branches": "motion only"})), None),
+        "16 channels": (official_state(tiny(interaction="single_m2v", in_channels=16, out_channels=16)), None),
+    }
+    out = {name: sentence(lambda f=f: load_patcher(write("hostile.safetensors", *f))) for name, f in files.items()}
+    for name, content in {"a list": [1, 2], "numbers": {"a": 1, "b": 2}, "a tensor": torch.zeros(2)}.items():
+        torch.save(content, FOLDER / "hostile.pt")
+        out[name] = sentence(lambda: load_patcher(FOLDER / "hostile.pt"))
+    return out
+
+
+def check_masks_of_other_nodes():
+    """A mask of one channel, or of the picture's size as 'Set Latent Noise Mask' makes it, with whole batches."""
+    network = tiny(interaction="single_m2v")
+    case = TinyCase(network)
+    model = load_patcher(write("masks.safetensors", official_state(network)))
+    small = case.mask[:, :1]
+    picture = torch.ones(1, 1, 96, 64)
+    picture[..., :48, :] = 0
+    made = {name: case.comfy(model, 1, 1.0, mask=mask) for name, mask in (("small", small), ("picture", picture))}
+    return {
+        "small": largest(made["small"][:, :, 0], case.latent[:, :, 0]),
+        "picture": largest(made["picture"][..., :3, :], case.latent[..., :3, :]),
+        "free": largest(made["picture"][..., 3:, :], case.latent[..., 3:, :]),
+    }
+
+
+def check_loaded_again_without_paging():
+    """As ComfyUI does for hooked LoRAs and further GPUs."""
+    network = tiny(interaction="single_m2v")
+    found = {}
+    for name, path in (("file", write("again.safetensors", official_state(network))), ("nano", None)):
+        function, values = load_patcher(path).cached_patcher_init
+        again = function(*values, disable_dynamic=True)
+        found[name] = sum(p.numel() for p in again.model.parameters())
+    found["expected"] = sum(p.numel() for p in network.parameters())
+    return found
+
+
+def check_the_first_pose_is_not_rounded():
+    head = {"pose_head": True, "pose_layers": 1, "pose_ffn_dim": 64, "pose_tokens": 8}
+    network = tiny(interaction="single_m2v", dim=384, num_heads=3, num_layers=1, **head)
+    torch.nn.init.zeros_(network.pose_head.proj_out.weight)
+    torch.nn.init.zeros_(network.pose_head.proj_out.bias)
+    state = {name: tensor.bfloat16() for name, tensor in official_state(network).items()}
+    inner = load_patcher(write("pose.safetensors", state)).model.diffusion_model
+    request = native_network.PoseRequest(torch.rand(1, 144))
+    latent, text = torch.randn(1, 96, 3, 6, 4).bfloat16(), torch.randn(1, 512, 64).bfloat16()
+    inner.to(torch.bfloat16)(latent, torch.tensor([90.0]), text, None, {native_network.POSE_REQUEST: request})
+    return {"error": largest(request.poses, request.init_pose.expand_as(request.poses[0]))}
+
+
+def check_small_parts_stay_wide_where_weights_come_later():
+    """With memory that ComfyUI pages, layers have no weights yet when the network is built."""
+    management = getattr(comfy, "memory_management", None)
+    if not hasattr(management, "aimdo_enabled"):
+        return {}
+    management.aimdo_enabled = True
+    try:
+        operations = comfy.ops.manual_cast
+        config = tiny().config.to_dict()
+        network = native_network.ComfyDualBranch(operations=operations, dtype=torch.float8_e4m3fn, **config)
+    finally:
+        management.aimdo_enabled = False
+    planned = {name: str(getattr(layer, "weight_comfy_model_dtype", "")) for name, layer in network.named_modules()}
+    return {name: planned[name] for name in ("time_embedding.0", "motion.head.head", "blocks.0.ffn.0")}
 
 
 def check_bad_files():

@@ -112,6 +112,60 @@ def test_patches_of_other_nodes_reach_the_network(checks):
     assert found["odd size"] == [1, 96, 2, 5, 3]
 
 
+def test_scales_are_used_or_refused_whoever_tells_the_form(checks):
+    found = figures(checks, "forms_of_eight_bits")
+    assert "_quantization_metadata is damaged" in found["damaged"]
+    if checks["role"] == "old":
+        assert "update ComfyUI" in found["told"]
+        assert "update ComfyUI" in found["untold"]
+    else:
+        assert 0 < found["told"] < 0.5
+        assert "does not say in which form" in found["untold"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no spreads", "48 positive numbers"),
+        ("few spreads", "48 positive numbers"),
+        ("zero spreads", "48 positive numbers"),
+        ("wrapped by mistake", "reads 48 channels and makes 48; expected 112"),
+        ("spreads of another kind", "comovi_config is damaged"),
+        ("patch of another kind", "patch_size is of the wrong kind"),
+        ("half a network", "half a network"),
+        ("16 channels", "reads 16 channels"),
+        ("a list", "more than tensors by name"),
+        ("numbers", "more than tensors by name"),
+        ("a tensor", "cannot be read as model weights"),
+    ],
+)
+def test_what_a_file_says_about_itself_is_checked(checks, name, sentence):
+    assert sentence in figures(checks, "hostile_metadata")[name]
+
+
+def test_masks_of_other_nodes_fit(checks):
+    found = figures(checks, "masks_of_other_nodes")
+    assert found["small"] == found["picture"] == 0.0
+    assert found["free"] > 1e-3
+
+
+def test_a_model_can_be_loaded_again_without_paging(checks):
+    found = figures(checks, "loaded_again_without_paging")
+    assert found["file"] == found["expected"]
+    assert found["nano"] > 0
+
+
+def test_the_first_pose_is_not_rounded_to_the_dtype_of_products(checks):
+    assert figures(checks, "the_first_pose_is_not_rounded")["error"] < 1e-6
+
+
+def test_small_parts_stay_wide_where_weights_come_later(checks):
+    found = figures(checks, "small_parts_stay_wide_where_weights_come_later")
+    if found:  # an older ComfyUI does not page
+        assert found.pop("blocks.0.ffn.0") == "torch.float8_e4m3fn"
+        assert set(found.values()) == {"torch.bfloat16"}
+
+
 def test_bad_files_get_a_sentence(checks):
     found = figures(checks, "bad_files")
     assert "rgb_blocks.1.ffn.2.weight is missing" in found["lacking"]
