@@ -59,8 +59,8 @@ def sign(changed: float, plain: float, more_is_better: bool, least: float) -> st
 
 
 def noise_of(name: str, cases: int) -> float:
-    """A difference that chance alone makes at so many cases, roughly: one case, or 2 % of a measure."""
-    return {"action_accuracy": 1.5 / max(cases, 1), "joint_error_mm": 1.0}.get(name, 0.01)
+    """A difference that chance alone makes at so many cases, roughly: of a share its standard error at a half."""
+    return {"action_accuracy": 0.5 / max(cases, 1) ** 0.5, "joint_error_mm": 1.0}.get(name, 0.01)
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
