@@ -86,7 +86,7 @@ def test_lora_strengths(comfyui, nano, loras):
     assert relative(latents["kohya 1"], latents["stock 1"]) < 1e-5
     assert relative(latents["ours 1 0"], latents["stock 1"]) < 1e-5  # a Wan2.2 LoRA by stock node: the video branch
     assert relative(latents["ours comovi 1 1"], latents["both by stock"]) < 1e-5
-    # The branch that carries the LoRA moves most; how much the other one follows is learned (1.9 times less as shipped).
+    # The branch that carries the LoRA moves most; how far the other one follows is learned (1.9 times less here).
     assert moved("ours 0 1")[1] > 1.5 * moved("ours 1 0")[1]
     assert moved("ours 1 0")[0] > 0.01  # the video follows the motion branch too, so no more can be said of it
     different = ["stock .5", "stock 1", "ours 0 1", "ours 1 .5", "both by stock"]
