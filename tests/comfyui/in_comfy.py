@@ -36,3 +36,12 @@ def pack_nodes() -> dict[str, Any]:
     """The pack's nodes by their ids, as ComfyUI collects them."""
     extension = asyncio.run(pack.comfy_entrypoint())
     return {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+
+
+def sentence(work):
+    """What a refusal says; empty where nothing was refused."""
+    try:
+        work()
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -317,14 +317,6 @@ def check_patches_of_other_nodes():
     return results
 
 
-def sentence(work):
-    try:
-        work()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def check_forms_of_eight_bits():
     """Scales are used or refused, whether keys or metadata tell the form."""
     network = tiny(interaction="single_m2v")
@@ -340,9 +332,9 @@ def check_forms_of_eight_bits():
             tensors[name] = tensor.bfloat16()
     tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
     told = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
-    out = {"untold": sentence(lambda: load_patcher(write("untold.safetensors", tensors)))}
+    out = {"untold": in_comfy.sentence(lambda: load_patcher(write("untold.safetensors", tensors)))}
     damaged = write("damaged8.safetensors", tensors, {"_quantization_metadata": "[1]"})
-    out["damaged"] = sentence(lambda: load_patcher(damaged))
+    out["damaged"] = in_comfy.sentence(lambda: load_patcher(damaged))
     try:
         made = case.comfy(load_patcher(write("told.safetensors", tensors, told)))
         truth = case.comfy(load_patcher(write("plain8.safetensors", state)))
@@ -371,10 +363,12 @@ def check_hostile_metadata():
         "half a network": (noted(json.dumps({**config, "branches": "motion only"})), None),
         "16 channels": (official_state(tiny(interaction="single_m2v", in_channels=16, out_channels=16)), None),
     }
-    out = {name: sentence(lambda f=f: load_patcher(write("hostile.safetensors", *f))) for name, f in files.items()}
+    out = {
+        name: in_comfy.sentence(lambda f=f: load_patcher(write("hostile.safetensors", *f))) for name, f in files.items()
+    }
     for name, content in {"a list": [1, 2], "numbers": {"a": 1, "b": 2}, "a tensor": torch.zeros(2)}.items():
         torch.save(content, FOLDER / "hostile.pt")
-        out[name] = sentence(lambda: load_patcher(FOLDER / "hostile.pt"))
+        out[name] = in_comfy.sentence(lambda: load_patcher(FOLDER / "hostile.pt"))
     return out
 
 

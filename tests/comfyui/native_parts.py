@@ -57,14 +57,6 @@ def relative(a, b):
     return float((a - b).norm() / b.norm())
 
 
-def sentence(work):
-    try:
-        work()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 class Messages(logging.Handler):
     """What is logged as a warning, while it is open."""
 
@@ -102,7 +94,7 @@ def check_nano_vae():
         "single": list(vae.encode(clip[:1]).shape),
         "cut": list(cut.shape),
         "cut said": said,
-        "96 channels": sentence(lambda: vae.decode(torch.zeros(1, 96, 3, 12, 8))),
+        "96 channels": in_comfy.sentence(lambda: vae.decode(torch.zeros(1, 96, 3, 12, 8))),
     }
 
 
@@ -128,7 +120,7 @@ def check_nano_clip():
         "said": said,
         "combined": len(nodes.ConditioningCombine().combine(positive, negative)[0]),
         "averaged": list(nodes.ConditioningAverage().addWeighted(positive, negative, 0.5)[0][0][0].shape),
-        "foreign tokens": sentence(lambda: clip.encode_from_tokens({"l": [[(1, 1.0)]]})),
+        "foreign tokens": in_comfy.sentence(lambda: clip.encode_from_tokens({"l": [[(1, 1.0)]]})),
     }
 
 
@@ -185,7 +177,7 @@ def check_lora():
     torch.save({"a": 1}, FOLDER / "numbers.pt")
     for name in ("foreign.safetensors", "large.safetensors", "torn.safetensors", "empty.safetensors",
                  "damaged.safetensors", "numbers.pt"):  # fmt: skip
-        out[name] = sentence(lambda path=FOLDER / name: patched(path, 1.0, 1.0, 1.0))
+        out[name] = in_comfy.sentence(lambda path=FOLDER / name: patched(path, 1.0, 1.0, 1.0))
     return out
 
 
@@ -245,7 +237,7 @@ def check_the_cores_loader():
         load("foreign.safetensors", "default")
     except RuntimeError as error:
         out["foreign"] = str(error)
-    out["nano"] = sentence(
+    out["nano"] = in_comfy.sentence(
         lambda: stock_loaders.load_state_dict(
             load_file(Path(in_comfy.package) / "comovi_model/assets/nano.safetensors"), {}, {}
         )
@@ -262,8 +254,8 @@ def check_gguf_without_the_pack():
         "listed": gguf.gguf_files(),
         "path": gguf.gguf_path("x.gguf") == str(MODELS / "x.gguf"),
         "outside": gguf.gguf_path("../../x.gguf") == str(MODELS / "x.gguf"),
-        "absent": sentence(lambda: gguf.gguf_path("z.gguf")),
-        "said": sentence(lambda: gguf.load_gguf(gguf.gguf_path("x.gguf"))),
+        "absent": in_comfy.sentence(lambda: gguf.gguf_path("z.gguf")),
+        "said": in_comfy.sentence(lambda: gguf.load_gguf(gguf.gguf_path("x.gguf"))),
     }
 
 
@@ -290,7 +282,7 @@ def check_gguf_with_the_pack():
                                sampled(load_patcher(path, branches="motion only"))[:, 48:]),
         "lora": relative(changed[0], expected),
         "lora q8": relative(changed[1], changed[0]),
-        "damaged": sentence(lambda: gguf.load_gguf(str(MODELS / "x.gguf"))),
+        "damaged": in_comfy.sentence(lambda: gguf.load_gguf(str(MODELS / "x.gguf"))),
     }  # fmt: skip
 
 
