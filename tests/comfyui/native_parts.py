@@ -275,7 +275,6 @@ def check_gguf_with_the_pack():
     changed = [sampled(lora.apply_lora(m, file, lora.Strengths(0.1, 0.05, 1.0))[0]) for m in (plain, packed)]
     return {
         "listed": gguf.gguf_files(),
-        "error": "",
         "q8": relative(sampled(packed), expected),
         "their loader": relative(sampled(theirs), sampled(packed)),
         "one branch": relative(sampled(gguf.load_gguf(str(MODELS / "tiny.gguf"), "motion only"))[:, 48:],

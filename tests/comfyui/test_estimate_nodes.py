@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from comfy_server import PACKAGE
 from comfyui_comovi.comovi_model.body.adjust_pose import adjust_pose
 from comfyui_comovi.comovi_model.body.body_files import load_nano_body
 from comfyui_comovi.comovi_model.body.cameras import project
@@ -19,6 +17,7 @@ from comfyui_comovi.comovi_model.estimate.photo import Sources, estimate_photo
 from comfyui_comovi.comovi_model.estimate.photo_camera import photo_camera
 from motion_graph import body, draw, motion_in, pictures, save
 from PIL import Image
+from run_in_comfy import run_checks
 
 sys.path.append(str(Path(__file__).parent.parent))
 
@@ -193,12 +192,7 @@ def test_checkpoints_that_are_none_are_refused_by_name(comfyui, Graph):
 @pytest.mark.parametrize("role", ["new", "old"])
 def test_what_no_file_here_can_feed_runs_in_comfyuis_python(comfyui_servers, role):
     """CameraHMR at a small size under ComfyUI's memory management; SAM 3D Body's surface as a motion map."""
-    install = comfyui_servers.install(role)
-    script = Path(__file__).parent / "estimator_checks.py"
-    command = [str(install.python), str(script), str(install.home), str(PACKAGE)]
-    done = subprocess.run(command, cwd=install.home, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    figures = run_checks(comfyui_servers, role, "estimator_checks.py")
     assert figures["way"].startswith("made by: CameraHMR")
     assert figures["frames"] == 3 and figures["people"] == 2
     assert figures["loaded"] and figures["steps"] == [6, 6]

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
-
 import pytest
-from comfy_server import PACKAGE
+from run_in_comfy import run_checks
 
 
 @pytest.mark.parametrize("role", ["new", "old"])
 def test_odd_inputs_are_read_or_refused_in_a_sentence(comfyui_servers, tmp_path, role):
-    install = comfyui_servers.install(role)
-    script = Path(__file__).parent / "input_checks.py"
-    command = [str(install.python), str(script), str(install.home), str(PACKAGE), str(tmp_path)]
-    done = subprocess.run(command, cwd=install.home, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.strip().splitlines()[-1])
+    said = run_checks(comfyui_servers, role, "input_checks.py", str(tmp_path))
     # a file is found by its name, though the list of the widget was cut short; nothing outside the folders is
     assert not said["listed"] and said["accepted"] is True and said["frames"] == 0
     assert said["outside"] == [False] * 6

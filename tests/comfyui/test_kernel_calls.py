@@ -5,16 +5,9 @@ kernel_calls.py runs in ComfyUI's own Python, once for the newest and once for t
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
-
-import comfyui_comovi
 import pytest
+from run_in_comfy import run_checks
 
-SCRIPT = Path(__file__).with_name("kernel_calls.py")
-PACKAGE = Path(comfyui_comovi.__file__).parent
 KINDS = ("plain", "lora", "offloaded", "offloaded lora", "fp8", "fp8 lora")
 STEPS, LAYERS, BRANCHES = 2, 2, 2
 BLOCKS = STEPS * LAYERS * BRANCHES
@@ -30,13 +23,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module", params=["new", "old"])
 def found(request, comfyui_servers) -> dict:
-    install = comfyui_servers.install(request.param)
-    done = subprocess.run(
-        [str(install.python), "-W", "ignore", str(SCRIPT), str(install.home), str(PACKAGE)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=install.home,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_checks(comfyui_servers, request.param, "kernel_calls.py")
 
 
 @pytest.mark.parametrize("kind", KINDS)

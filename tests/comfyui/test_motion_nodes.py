@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from comfy_server import PACKAGE
 from comfyui_comovi.comovi_model.body.body_files import load_nano_body
 from comfyui_comovi.comovi_model.body.files.amass import save_amass
 from comfyui_comovi.comovi_model.body.map_colours import silhouette, to_uint8
@@ -31,6 +27,7 @@ from motion_graph import (
     save,
     upload,
 )
+from run_in_comfy import run_checks
 
 
 def test_the_nano_start_is_the_one_that_the_command_draws(comfyui, Graph):
@@ -244,12 +241,7 @@ def test_a_driving_motion_begins_exactly_in_the_first_frame(comfyui, Graph):
 @pytest.mark.parametrize("role", ["new", "old"])
 def test_pose_data_go_out_and_come_in(comfyui_servers, role):
     """The tested cores have no nodes at the other end, so ours run inside ComfyUI's Python."""
-    install = comfyui_servers.install(role)
-    script = Path(__file__).parent / "pose_data_checks.py"
-    command = [str(install.python), str(script), str(install.home), str(PACKAGE)]
-    done = subprocess.run(command, cwd=install.home, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    figures = run_checks(comfyui_servers, role, "pose_data_checks.py")
     assert figures["frames"] == 33 and figures["image_size"] == [480, 640]
     assert figures["nearest"] > 1  # metres before the camera
     assert figures["unchanged"]

@@ -6,37 +6,19 @@ GGUF files need the pack ComfyUI-GGUF: a folder of that name beside the ComfyUI,
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from pathlib import Path
 
-import comfyui_comovi
 import pytest
 from comfyui_comovi.comovi_model.nano.sentences import VOCABULARY
-
-SCRIPT = Path(__file__).with_name("native_parts.py")
-PACKAGE = Path(comfyui_comovi.__file__).parent
+from run_in_comfy import PACKAGE, figures, run_checks
 
 
 @pytest.fixture(scope="module", params=["new", "old"])
 def checks(request, comfyui_servers) -> dict:
-    install = comfyui_servers.install(request.param)
-    pack = Path(os.environ.get("COMFYUI_GGUF_PATH") or Path(install.home).parent / "ComfyUI-GGUF")
-    done = subprocess.run(
-        [str(install.python), "-W", "ignore", str(SCRIPT), str(install.home), str(PACKAGE)]
-        + [str(pack)] * pack.is_dir(),
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=install.home,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def figures(checks: dict, name: str) -> dict:
-    result = checks[name]
-    if result.get("error"):
-        pytest.fail(result["error"], pytrace=False)
-    return result
+    home = Path(comfyui_servers.install(request.param).home)
+    pack = Path(os.environ.get("COMFYUI_GGUF_PATH") or home.parent / "ComfyUI-GGUF")
+    return run_checks(comfyui_servers, request.param, "native_parts.py", *[str(pack)] * pack.is_dir())
 
 
 def test_the_nano_vae_is_our_autoencoder(checks):
