@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy_api.latest
 from comfy_api.latest import io
 
@@ -115,6 +117,8 @@ class OverlayMotion(io.ComfyNode):
         if not bool(images.isfinite().all()):
             raise ComoviError("images holds NaN or infinite numbers; look at the node that made it.")
         check_size(max(len(images), len(motion)), images.shape[1], images.shape[2])
+        if motion.camera is not None and (note := motion.camera.stretched_by(images.shape[2], images.shape[1])):
+            logging.getLogger(__name__).warning("Overlay Motion: %s", note)
         steps = Steps(max(len(images), len(motion)))
         drawn = overlay_motion(images[..., :3], motion, body, opacity=opacity, style=style, on_frame=steps)
         return io.NodeOutput(drawn)

@@ -78,10 +78,14 @@ class MotionFromMap(io.ComfyNode):
         frames = frames_of(motion_map, "motion_map")
         begin: dict[str, Any] = {}
         known: dict[str, Any] = {}
+        notes: list[str] = []
         if start_pose is None:
             begin["camera"] = Camera.from_fov(field_of_view, frames.shape[2], frames.shape[1])
         else:
             begin["start"] = start_pose.slice(0, 1)
+            height, width = frames.shape[1:3]
+            if start_pose.camera is not None and (note := start_pose.camera.stretched_by(width, height)):
+                notes.append(f"Take care: {note}")
             known = start_pose.provenance
         settings = FitSettings(shading=shading)
         result = fit_motion_map(frames, body, **begin, fps=fps, on_progress=Steps(len(frames)), settings=settings)
@@ -91,7 +95,7 @@ class MotionFromMap(io.ComfyNode):
                 "or the decoded second half of a CoMoVi latent."
             )
         motion = replace(result.motion, provenance={**known, **result.motion.provenance})
-        return io.NodeOutput(motion, "\n".join(result.report()))
+        return io.NodeOutput(motion, "\n".join([*notes, *result.report()]))
 
 
 NODES = [MotionFromMap]

@@ -40,6 +40,12 @@ def test_resizing_and_cropping_move_pixels_with_the_picture():
     assert camera.resized(320, 176).resized(640, 352).K.tolist() == camera.K.tolist()
 
 
+def test_pictures_of_another_shape_are_named():
+    camera = Camera.from_focal(500.0, 704, 1280)
+    assert camera.stretched_by(704, 1280) == camera.stretched_by(352, 640) == camera.stretched_by(352, 632) == ""
+    assert "1280 x 704 and the camera of the motion is 704 x 1280" in camera.stretched_by(1280, 704)
+
+
 def test_the_field_of_view_spans_the_height():
     camera = Camera.from_fov(60.0, 100, 200)
     edge = torch.tensor([[0.0, 5 * torch.pi / 6, 5.0]])

@@ -65,6 +65,17 @@ class Camera:
         scale = torch.diag(torch.tensor([width / self.width, height / self.height, 1.0])).to(self.K)
         return replace(self, K=scale @ self.K, width=width, height=height)
 
+    def stretched_by(self, width: int, height: int) -> str:
+        """A sentence if a picture of that size has clearly (3 %) another shape than this camera's, else ""."""
+        ratio = (width / height) / (self.width / self.height)
+        if abs(math.log(ratio)) < 0.03:
+            return ""
+        return (
+            f"the pictures are {width} x {height} and the camera of the motion is {self.width} x {self.height}, "
+            "another shape: this is right if they were stretched to their size. If they were cropped or padded, take "
+            "the pose from the cropped or padded picture."
+        )
+
     def cropped(self, left: float, top: float, width: int, height: int) -> Camera:
         """The view through a window whose upper left corner is at pixel position (left, top)."""
         shift = torch.tensor([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]]).to(self.K)

@@ -156,6 +156,19 @@ def test_the_body_lies_over_its_video(comfyui, Graph, motion):
             assert changed[~mask].mean() < 0.03, key
 
 
+def test_pictures_of_another_shape_than_the_camera_are_named_in_the_log(new_comfyui, Graph, motion):
+    """They may have been stretched, which is drawn rightly, or cropped, which is not: the user has to know."""
+    g = Graph()
+    who, loaded = body(g), load(g, upload(new_comfyui, motion.slice(0, 1), "stretched.npz"))
+    for width in (256, 128):
+        video = g.add("EmptyImage", width=width, height=192, batch_size=1, color=0)
+        g.save_images(g.add("CoMoVi_OverlayMotion", images=video, motion=loaded, body=who, opacity=1.0, style="solid"))
+    new_comfyui.run(g)
+    log = new_comfyui.log()
+    assert "Overlay Motion: the pictures are 256 x 192 and the camera of the motion is 128 x 192" in log
+    assert "the pictures are 128 x 192 and the camera of the motion is 128 x 192" not in log
+
+
 def test_a_motion_of_another_body_is_taken_without_its_shape(comfyui, Graph, motion):
     """Betas of an SMPL person mean nothing to the mannequin: nodes that show drop them, the map wants to be told."""
     foreign = replace(motion, body_model="SMPL+H female", betas=torch.linspace(-2, 2, 10))
