@@ -158,6 +158,13 @@ def test_a_test_person_is_the_same_under_any_noise_and_differs_from_the_next():
     assert not torch.allclose(one.people.rotations, make_person(8, 5).people.rotations)
 
 
+def test_the_people_of_the_evaluation_stay_who_they_are():
+    """Whatever changes in training, the figures of different versions are about the same people."""
+    shoulders = torch.stack([make_person(1, number).people.clean[0, 2] for number in range(3)])
+    expected = torch.tensor([[57.6475, 102.1655], [89.8359, 75.6550], [206.9465, 155.9627]])
+    assert torch.allclose(shoulders, expected, atol=0.02)
+
+
 def test_procrustes_forgives_similarity_but_not_reflection():
     points = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0)).double()
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[0]

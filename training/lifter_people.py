@@ -6,6 +6,7 @@ Pictures have a longer side of 512 pixels. Letters: B people, K = 18 keypoints, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,7 +37,9 @@ class Noise:
     confident: tuple[float, float] = (0.5, 1.0)
 
 
+# Training: every second person has a detector of any kind, the others a usual one.
 TRAINING_NOISE = Noise((0.0, 10.0), (0.0, 0.22), (0.0, 0.04), swapped=0.03, beside=0.7, cut=0.08, confident=(0.3, 1.0))
+USUAL_NOISE = Noise((2.5, 7.5), (0.0, 0.2), (0.0, 0.04), swapped=0.01, confident=(0.3, 1.0))
 TEST_NOISE = Noise()
 
 
@@ -57,6 +60,11 @@ class People:
 
     def __getitem__(self, index: slice | Tensor) -> People:
         return replace(self, **{name: value[index] for name, value in vars(self).items()})
+
+
+def together(people: Sequence[People]) -> People:
+    """All of them, one after the other."""
+    return People(**{name: torch.cat([getattr(some, name) for some in people]) for name in vars(people[0])})
 
 
 def draw_people(local: Tensor, body: KeypointBody, noise: Noise, generator: torch.Generator) -> People:

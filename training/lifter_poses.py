@@ -32,6 +32,12 @@ TRUNK = {
 }  # fmt: skip
 EVERYDAY_SPREAD = 0.28  # share of a random pose's spread by which everyday poses vary
 TRAINING_SPREAD = 0.45  # the same for training, so that it covers what lies between its poses too
+TRAINING_BLEND = 0.6  # share of training's everyday limbs that lie between two written poses
+TRAINING_UPRIGHT = 0.35  # share of training's everyday people who are on their feet for certain, as most in photos are
+UPRIGHT = (
+    "stand", "relaxed", "wide", "stride", "run", "half squat", "lunge", "knee up", "kick", "bow", "one step up",
+    "astride", "marching", "stepping back",
+)  # fmt: skip
 FILLS = OWN_ACTIONS | PRACTICE_ACTIONS  # of the clips on which the fit of motion maps is measured and tuned
 TRAINING_ACTIONS = (
     "walk", "turn", "wave", "squat", "sit", "punch", "jumping_jack", "step_aside", *PRACTICE_ACTIONS,
@@ -41,6 +47,7 @@ CLIP_FRAMES, FPS = 33, 16.0
 REST = {"elbow": 5.0}  # degrees where a written pose says nothing; else 0
 
 Angles = dict[str, np.ndarray]
+Between = tuple[np.ndarray, np.ndarray]  # (N,) number of another pose, share of the way to it
 
 
 def random_angles(
@@ -130,10 +137,14 @@ def random_poses(count: int, rng: np.random.Generator) -> np.ndarray:
     return rotations_of(random_angles(TRUNK, count, rng), arms, legs, rng)
 
 
-def everyday_poses(kind: str, count: int, rng: np.random.Generator, around: float = EVERYDAY_SPREAD) -> np.ndarray:
+def everyday_poses(
+    kind: str, count: int, rng: np.random.Generator, around: float = EVERYDAY_SPREAD, blended: float = 0.0,
+    upright: float = 0.0,
+) -> np.ndarray:  # fmt: skip
     """Written poses of trunk with legs, and of arms, in any company and a little varied, (N, J, 3, 3).
 
-    kind "training" has those of "practice" too.
+    kind "training" has those of "practice" too. blended: share of the legs, and of the arms, that lie between two
+    written poses, and of the bodies that lean anywhere. upright: share of people whose legs are one of `UPRIGHT`.
     """
     kinds = ("training", "practice") if kind == "training" else (kind,)
     legs = [pose for name in kinds for pose in LEGS[name].values()]
@@ -142,16 +153,43 @@ def everyday_poses(kind: str, count: int, rng: np.random.Generator, around: floa
     lower, upper = rng.integers(len(legs), size=count), rng.integers(len(arms), size=count)
     other = np.where(rng.random(count) < 0.45, upper, rng.integers(len(arms), size=count))
     trunk = np.where(rng.random(count) < 0.6, 0, rng.integers(len(trunks), size=count))
-    leaning, spine = _table([pose.get("trunk", {}) for pose in legs], lower), _table(trunks, trunk)
+    if upright:
+        names = [name for group in kinds for name in LEGS[group]]
+        standing = rng.choice([names.index(name) for name in UPRIGHT if name in names], count)
+        lower = np.where(rng.random(count) < upright, standing, lower)
+
+    def between() -> Between:
+        """Another pose for everybody and how far it is on the way there."""
+        if not blended:
+            return np.arange(count), np.zeros(count)
+        return rng.permutation(count), np.where(rng.random(count) < blended, rng.random(count), 0.0)
+
+    down, ups = between(), (between(), between())
+    leaning = _mixed(_table([pose.get("trunk", {}) for pose in legs], lower), down)
+    spine = _table(trunks, trunk)
     none = np.zeros(count)
     both = {name: leaning.get(name, none) + spine.get(name, none) for name in sorted({*leaning, *spine})}
+    if blended:
+        anywhere = rng.random(count) < 0.3 * blended
+        for name in ("pitch", "tilt"):
+            low, _, high, _ = TRUNK[name]
+            both[name] = np.where(anywhere, rng.uniform(low, high, count) * rng.random(count), both.get(name, none))
     sides = [[pose["left"] for pose in legs], [pose.get("right", pose["left"]) for pose in legs]]
     return rotations_of(
         random_angles(TRUNK, count, rng, both, around),
-        [random_angles(ARM, count, rng, _table(arms, index), around) for index in (upper, other)],
-        [random_angles(LEG, count, rng, _table(side, lower), around) for side in sides],
+        [
+            random_angles(ARM, count, rng, _mixed(_table(arms, index), up), around)
+            for index, up in zip((upper, other), ups, strict=True)
+        ],
+        [random_angles(LEG, count, rng, _mixed(_table(side, lower), down), around) for side in sides],
         rng,
     )
+
+
+def _mixed(angles: Angles, between: Between) -> Angles:
+    """Each angle on its way to that of another pose."""
+    partner, way = between
+    return {name: value + way * (value[partner] - value) for name, value in angles.items()}
 
 
 def _table(poses: list[dict[str, float]], index: np.ndarray) -> Angles:

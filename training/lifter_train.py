@@ -4,7 +4,11 @@
     python -m comfyui_comovi.training.lifter_train --out RUN --export comovi_model/assets/lifter.safetensors
 
 A run goes on from its last checkpoint. Step number s of seed S always sees the same people, so a run that was
-interrupted is the same run. Letters: B people, J = 24 joints.
+interrupted is the same run. Several processes, each with BATCH people a step:
+
+    torchrun --nproc-per-node 2 -m comfyui_comovi.training.lifter_train --out RUN --steps 9000
+
+Letters: B people, J = 24 joints.
 """
 
 from __future__ import annotations
@@ -13,11 +17,13 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ..comovi_model.body.mannequin import load_mannequin
@@ -27,10 +33,12 @@ from ..comovi_model.estimate.keypoint_camera import crop_camera, pelvis_place
 from ..comovi_model.estimate.lifter import Lifter, network_input, save_lifter
 from ..comovi_model.estimate.lifter_body import KeypointBody, keypoint_body
 from ..comovi_model.files import atomic_path
-from .lifter_people import TRAINING_NOISE, People, draw_people
+from .lifter_people import TRAINING_NOISE, USUAL_NOISE, People, draw_people, together
 from .lifter_poses import (
     TRAINING_ACTIONS,
+    TRAINING_BLEND,
     TRAINING_SPREAD,
+    TRAINING_UPRIGHT,
     action_poses,
     everyday_poses,
     jittered,
@@ -43,8 +51,10 @@ from .lifter_poses import (
 BATCH = 256
 RATE, WARM_UP, DECAY, CLIP = 1.2e-3, 300, 0.02, 1.0
 AVERAGE = 0.998  # of the weights that are kept
-SHARES = {"everyday": 0.45, "random": 0.25, "actions": 0.22, "named": 0.08}
+SHARES = {"everyday": 0.45, "random": 0.22, "actions": 0.28, "named": 0.05}
 ACTION_POOL = 24_000
+LOOSE = 10.0  # degrees, standard deviation about each axis
+RECOMBINED = 0.2  # share of poses that get the arms, or the legs, of another
 LESS_SURE = {10: 0.2, 11: 0.2, 20: 0.4, 21: 0.4, 22: 0.1, 23: 0.1, 7: 0.5, 8: 0.5}  # weights of unseen rotations
 SAVE_EVERY, LOG_EVERY = 200, 50
 
@@ -69,21 +79,28 @@ class Source:
         """(N, J, 3, 3)"""
         sizes = rng.multinomial(count, list(SHARES.values()))
         local = np.concatenate([
-            everyday_poses("training", sizes[0], rng, TRAINING_SPREAD),
+            everyday_poses("training", sizes[0], rng, TRAINING_SPREAD, TRAINING_BLEND, TRAINING_UPRIGHT),
             random_poses(sizes[1], rng),
-            self.actions[rng.integers(len(self.actions), size=sizes[2])],
+            self._moments(sizes[2], rng),
             named_poses(sizes[3], rng),
         ])  # fmt: skip
-        local = recombined(local, rng, 0.08)
+        local = recombined(local, rng, RECOMBINED)
         swap = rng.random(count) < 0.5
         local = np.where(swap[:, None, None, None], mirrored(local), local)
         return jittered(local, rng, 4.0)
 
-    def people(self, step: int, count: int, word: str = "lifter training") -> People:
-        rng = numbers(word, self.seed, step)
+    def _moments(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Moments of actions, half of them with every joint turned by LOOSE degrees: what no written action does."""
+        moments = self.actions[rng.integers(len(self.actions), size=count)]
+        loose = jittered(moments, rng, LOOSE)
+        return np.where(rng.random(count)[:, None, None, None] < 0.5, loose, moments)
+
+    def people(self, step: int, count: int, *stream: int) -> People:
+        rng = numbers("lifter training", self.seed, step, *stream)
         local = torch.from_numpy(self.poses(count, rng)).float()
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        return draw_people(local, self.body, TRAINING_NOISE, generator)
+        kinds = (TRAINING_NOISE, USUAL_NOISE)
+        return together([draw_people(local[n::2], self.body, noise, generator) for n, noise in enumerate(kinds)])
 
 
 def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -110,6 +127,7 @@ def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random
         angle = matrix_to_axis_angle(rotations.transpose(-1, -2) @ people.rotations).norm(dim=-1)
     losses = {
         "joints": 5 * apart.square().sum(-1).add(1e-6).sqrt().mean(),
+        "aligned": 5 * _aligned(posed.joints_at(betas), true.joints_at(people.betas)).mean(),
         "rotations": 0.6 * (chord * weight).mean(),
         "betas": 0.05 * (betas - people.betas).abs().mean(),
         "camera": (camera[:, 0] / wanted[:, 0].clamp_min(0.05)).log().abs().mean()
@@ -118,6 +136,19 @@ def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random
         "spread": 0.02 * (angle / log_spread.exp() + log_spread).mean(),
     }
     return {**losses, "loss": sum(losses.values(), start=torch.zeros(()))}
+
+
+def _aligned(found: Tensor, true: Tensor) -> Tensor:
+    """Joints (B, J, 3) twice, metres -> distances (B, J) after the best similarity, which itself is taken as given."""
+    middle, aim = found.mean(1, keepdim=True), true.mean(1, keepdim=True)
+    with torch.no_grad():
+        x, y = (found - middle).double(), (true - aim).double()
+        left, size, right = torch.linalg.svd(x.transpose(1, 2) @ y)
+        sign = torch.linalg.det(left @ right).sign()
+        last = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+        scale = (size * last).sum(1) / x.square().sum((1, 2)).clamp_min(1e-6)
+        turn = (scale[:, None, None] * (left * last[:, None]) @ right).to(found)
+    return ((found - middle) @ turn - (true - aim)).square().sum(-1).add(1e-6).sqrt()
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -132,6 +163,10 @@ def train(folder: Path, steps: int, seed: int) -> None:
     """Up to `steps` steps; leaves `state.pt` and a line of log.jsonl every LOG_EVERY steps."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("gloo")
+    streams = (rank,) if rank else ()  # the first process sees what a process alone would
     folder.mkdir(parents=True, exist_ok=True)
     source, lifter = Source(seed), Lifter()
     decayed = [p for p in lifter.parameters() if p.dim() > 1]
@@ -150,9 +185,12 @@ def train(folder: Path, steps: int, seed: int) -> None:
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, steps)
-        losses = objective(lifter, source.people(step, BATCH), source.body, numbers("lifter focal", seed, step))
+        people, rng = source.people(step, BATCH, *streams), numbers("lifter focal", seed, step, *streams)
+        losses = objective(lifter, people, source.body, rng)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
+        if world > 1:
+            _share_gradients(lifter, world)
         torch.nn.utils.clip_grad_norm_(lifter.parameters(), CLIP)
         optimiser.step()
         keep = min(AVERAGE, (1 + step) / (10 + step))
@@ -162,19 +200,28 @@ def train(folder: Path, steps: int, seed: int) -> None:
         step += 1
         for name, value in losses.items():
             running[name] = running.get(name, 0.0) + float(value.detach()) / LOG_EVERY
-        if step % LOG_EVERY == 0:
+        if step % LOG_EVERY == 0 and rank == 0:
             line = {"step": step, "cpu": round(time.process_time() - began, 1)}
             line |= {name: round(value, 4) for name, value in running.items()}
             with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             running = {}
-        if step % SAVE_EVERY == 0 or step == steps:
+        if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
             state = {
                 "lifter": lifter.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
                 "steps": steps, "seed": seed,
             }  # fmt: skip
             with atomic_path(folder / "state.pt") as temporary:
                 torch.save(state, temporary)
+
+
+def _share_gradients(lifter: Lifter, world: int) -> None:
+    """Every process gets the mean of all."""
+    gradients = [p.grad for p in lifter.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient) / world)
 
 
 def export(folder: Path, path: Path) -> None:
