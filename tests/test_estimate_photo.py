@@ -24,7 +24,7 @@ from comfyui_comovi.comovi_model.estimate.photo_camera import photo_camera
 from comfyui_comovi.comovi_model.estimate.settle import settled
 from comfyui_comovi.comovi_model.images import read_image, write_image
 from comfyui_comovi.comovi_model.motion_io.mhr import MHR_JOINTS
-from comfyui_comovi.training import mhr_evaluation
+from comfyui_comovi.training import mhr_evaluation, photo_evaluation
 
 
 def given(truth: BodyMotion, **others) -> Sources:
@@ -213,3 +213,14 @@ def test_a_body_of_another_stature_is_put_over_the_keypoints():
     assert settled(taller, parts.body(), None) is taller
     points[2:14, 2] = 0
     assert settled(taller, parts.body(), points) is taller
+
+
+def test_the_whole_way_from_a_drawn_picture_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(photo_evaluation, "POSES", {"standing": photo_evaluation.POSES["standing"]})
+    standing, middle = photo_evaluation.run([4], tmp_path / "photos.json")
+    assert standing["joints_mm"] < 60 and standing["pa_mm"] < 40 and standing["overlap"] > 0.8
+    assert middle["joints_mm"] == standing["joints_mm"]
+    assert json.loads((tmp_path / "photos.json").read_text())[0]["pose"] == "standing"
+    assert "| standing | 4 |" in capsys.readouterr().out
+    monkeypatch.setattr(photo_evaluation, "estimate_photo", lambda *_, **__: (_ for _ in ()).throw(ComoviError("none")))
+    assert photo_evaluation.measure_photo("standing", 4)["overlap"] == 0
