@@ -36,11 +36,11 @@ DAMPING, MORE, LESS = 1e-2, 8.0, 0.3
 class Weights:
     """How much each thing counts."""
 
-    prior: float = 0.05
-    answer: float = 0.8
+    prior: float = 0.15
+    answer: float = 2.0
     place: tuple[float, float, float] = (9, 9, 9)  # metres: how far the lifter's joints are probably off
     shape: float = 1.0
-    noise: float = 0.025  # standard deviation of a good keypoint, of the side of the person's square
+    noise: float = 0.03  # standard deviation of a good keypoint, of the side of the person's square
     robust: float = 3.0  # noise deviations at which a keypoint has lost half its pull, at the end
 
 
