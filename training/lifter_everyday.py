@@ -1,8 +1,7 @@
 """Everyday poses as angles in degrees, for lifter_poses.py: what people do with their legs, arms and trunk.
 
 The left form; the right one is its mirror image. Angles that are not written are 0 (elbows 5). "training" is what the
-lifter learns from, "evaluation" what it is measured on: no pose stands in both. The weights of the refinement were
-chosen on "practice" before the lifter began to learn from it too.
+lifter learns from, "evaluation" what it is measured on: no pose stands in both. "practice" is learned from, too.
 """
 
 from __future__ import annotations
