@@ -48,6 +48,7 @@ from .lifter_poses import (
     random_poses,
 )
 from .lifter_train import numbers
+from .similarity import best_turn
 
 SHARES = {"actions": 0.45, "everyday": 0.4, "random": 0.15}
 NOISES = {
@@ -92,12 +93,7 @@ def make_person(seed: int, number: int, noise: Noise = TEST_NOISE) -> TestPerson
 def procrustes_errors(found: Tensor, true: Tensor) -> Tensor:
     """Joints (B, J, 3) twice, metres -> mean distance (B,) in mm after the best similarity without reflection."""
     x, y = (points - points.mean(1, keepdim=True) for points in (found.double(), true.double()))
-    left, size, right = torch.linalg.svd(x.transpose(1, 2) @ y)
-    sign = torch.linalg.det(left @ right).sign()
-    last = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
-    turn = (left * last[:, None]) @ right
-    scale = (size * last).sum(1) / x.square().sum((1, 2)).clamp_min(1e-12)
-    return 1e3 * (scale[:, None, None] * x @ turn - y).norm(dim=-1).mean(1)
+    return 1e3 * (x @ best_turn(x, y) - y).norm(dim=-1).mean(1)
 
 
 def mirrored_in_depth(joints: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ from .lifter_poses import (
     random_poses,
     recombined,
 )
+from .similarity import best_turn
 
 BATCH = 256
 RATE, WARM_UP, DECAY, CLIP = 1.2e-3, 300, 0.02, 1.0
@@ -140,15 +141,8 @@ def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random
 
 def _aligned(found: Tensor, true: Tensor) -> Tensor:
     """Joints (B, J, 3) twice, metres -> distances (B, J) after the best similarity, which itself is taken as given."""
-    middle, aim = found.mean(1, keepdim=True), true.mean(1, keepdim=True)
-    with torch.no_grad():
-        x, y = (found - middle).double(), (true - aim).double()
-        left, size, right = torch.linalg.svd(x.transpose(1, 2) @ y)
-        sign = torch.linalg.det(left @ right).sign()
-        last = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
-        scale = (size * last).sum(1) / x.square().sum((1, 2)).clamp_min(1e-6)
-        turn = (scale[:, None, None] * (left * last[:, None]) @ right).to(found)
-    return ((found - middle) @ turn - (true - aim)).square().sum(-1).add(1e-6).sqrt()
+    x, y = (points - points.mean(1, keepdim=True) for points in (found, true))
+    return (x @ best_turn(x, y).to(x) - y).square().sum(-1).add(1e-6).sqrt()
 
 
 def rate_at(step: int, steps: int) -> float:
