@@ -73,6 +73,16 @@ def test_a_motion_of_another_body_is_shown_and_what_was_left_out_is_said(capsys)
     assert "mean shape is used" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("out", ["over.mp4", "page.html"])
+def test_a_video_of_another_shape_is_named(capsys, out):
+    motion().save("walk.npz")
+    write_grey("film.mp4")
+    write_video("wide.mp4", np.full((5, 48, 96, 3), 128, np.uint8), 16)
+    for film, named in (("film.mp4", False), ("wide.mp4", True)):
+        assert main(["show", "walk.npz", "--video", film, "--out", out, "--overwrite"]) == 0
+        assert ("96 x 48 and the camera of the motion is 48 x 64" in capsys.readouterr().out) == named
+
+
 def test_a_file_is_replaced_only_when_asked(capsys):
     motion().save("walk.npz")
     write = ["show", "walk.npz", "--out", "walk.png"]

@@ -112,7 +112,7 @@ def _make(request: _Request, what: str) -> list[str]:
     if what == "player":
         film = None if request.video is None else page_video(request.video)
         write_page(out, motion, body, title=request.title, video=film)
-        return []
+        return [] if request.video is None else _stretched(motion, *video_facts(request.video)[1:3])
     if what == "overlay":
         return _write_overlay(request)
     if what == "sheet":
@@ -137,7 +137,7 @@ def _make(request: _Request, what: str) -> list[str]:
 def _write_overlay(request: _Request) -> list[str]:
     assert request.video is not None
     count, width, height, fps = video_facts(request.video)
-    motion, notes = request.motion, []
+    motion, notes = request.motion, _stretched(request.motion, width, height)
     total = len(poses_of_pictures(motion, count))
     if count == len(motion) and abs(fps - motion.fps) > 0.01 * fps:
         notes.append(f"the video has {fps:g} frames per second and the motion {motion.fps:g}; they go frame by frame.")
@@ -147,6 +147,12 @@ def _write_overlay(request: _Request) -> list[str]:
     cut = (picture[:height, :width] for picture in drawn)
     write_video(request.out, _counted(cut, total, "overlay"), fps if count > 1 else motion.fps)
     return notes
+
+
+def _stretched(motion: BodyMotion, width: int, height: int) -> list[str]:
+    """A note if the pictures have another shape than the motion's camera."""
+    note = "" if motion.camera is None else motion.camera.stretched_by(width, height)
+    return [note] if note else []
 
 
 def _counted(pictures: Iterator[torch.Tensor], total: int, name: str) -> Iterator[torch.Tensor]:
