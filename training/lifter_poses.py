@@ -31,12 +31,16 @@ TRUNK = {
     "turn": (-45, 0, 45, 14), "nod": (-45, 5, 50, 15), "shake": (-70, 0, 70, 24), "cock": (-28, 0, 28, 7),
 }  # fmt: skip
 EVERYDAY_SPREAD = 0.28  # share of a random pose's spread by which everyday poses vary
-TRAINING_SPREAD = 0.45  # the same for training, so that it covers what lies between its poses too
-TRAINING_BLEND = 0.6  # share of training's everyday limbs that lie between two written poses
+TRAINING_SPREAD = 0.4  # the same for training, so that it covers what lies between its poses too
+TRAINING_BLEND = 0.5  # share of training's everyday limbs that lie between two written poses
 TRAINING_UPRIGHT = 0.35  # share of training's everyday people who are on their feet for certain, as most in photos are
+TRAINING_APART = 0.35  # share of training's everyday people whose legs are of two poses
+TRAINING_VARIETY = (TRAINING_SPREAD, TRAINING_BLEND, TRAINING_UPRIGHT, TRAINING_APART)
 UPRIGHT = (
     "stand", "relaxed", "wide", "stride", "run", "half squat", "lunge", "knee up", "kick", "bow", "one step up",
-    "astride", "marching", "stepping back",
+    "astride", "marching", "stepping back", "weight on one leg", "pigeon-toed", "turned out", "curtsey", "horse stance",
+    "low to one side", "on tiptoe", "pushing off", "one leg swung back", "one leg out aside", "bowling", "teeing off",
+    "passing a ball",
 )  # fmt: skip
 FILLS = OWN_ACTIONS | PRACTICE_ACTIONS  # of the clips on which the fit of motion maps is measured and tuned
 TRAINING_ACTIONS = (
@@ -139,12 +143,13 @@ def random_poses(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def everyday_poses(
     kind: str, count: int, rng: np.random.Generator, around: float = EVERYDAY_SPREAD, blended: float = 0.0,
-    upright: float = 0.0,
+    upright: float = 0.0, apart: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     """Written poses of trunk with legs, and of arms, in any company and a little varied, (N, J, 3, 3).
 
     kind "training" has those of "practice" too. blended: share of the legs, and of the arms, that lie between two
     written poses, and of the bodies that lean anywhere. upright: share of people whose legs are one of `UPRIGHT`.
+    apart: share of people whose right leg is that of another pose.
     """
     kinds = ("training", "practice") if kind == "training" else (kind,)
     legs = [pose for name in kinds for pose in LEGS[name].values()]
@@ -157,6 +162,10 @@ def everyday_poses(
         names = [name for group in kinds for name in LEGS[group]]
         standing = rng.choice([names.index(name) for name in UPRIGHT if name in names], count)
         lower = np.where(rng.random(count) < upright, standing, lower)
+
+    rightmost = lower
+    if apart:
+        rightmost = np.where(rng.random(count) < apart, rng.integers(len(legs), size=count), lower)
 
     def between() -> Between:
         """Another pose for everybody and how far it is on the way there."""
@@ -181,7 +190,10 @@ def everyday_poses(
             random_angles(ARM, count, rng, _mixed(_table(arms, index), up), around)
             for index, up in zip((upper, other), ups, strict=True)
         ],
-        [random_angles(LEG, count, rng, _mixed(_table(side, lower), down), around) for side in sides],
+        [
+            random_angles(LEG, count, rng, _mixed(_table(side, index), down), around)
+            for side, index in zip(sides, (lower, rightmost), strict=True)
+        ],
         rng,
     )
 

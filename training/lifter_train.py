@@ -19,6 +19,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,17 @@ from torch import Tensor
 from ..comovi_model.body.mannequin import load_mannequin
 from ..comovi_model.body.rotations import matrix_from_6d_columns, matrix_to_axis_angle
 from ..comovi_model.body.smpl import rest_joints
-from ..comovi_model.estimate.keypoint_camera import crop_camera, pelvis_place
-from ..comovi_model.estimate.lifter import Lifter, network_input, save_lifter
+from ..comovi_model.errors import ComoviError
+from ..comovi_model.estimate.keypoint_camera import Square, crop_camera, pelvis_place
+from ..comovi_model.estimate.lifter import network_input, read_lifter, save_lifter
 from ..comovi_model.estimate.lifter_body import KeypointBody, keypoint_body
+from ..comovi_model.estimate.lifter_net import Lifter, LifterConfig, Told
 from ..comovi_model.files import atomic_path
+from .lifter_moments import free_moments
 from .lifter_people import TRAINING_NOISE, USUAL_NOISE, People, draw_people, together
 from .lifter_poses import (
     TRAINING_ACTIONS,
-    TRAINING_BLEND,
-    TRAINING_SPREAD,
-    TRAINING_UPRIGHT,
+    TRAINING_VARIETY,
     action_poses,
     everyday_poses,
     jittered,
@@ -52,11 +54,12 @@ from .similarity import best_turn
 BATCH = 256
 RATE, WARM_UP, DECAY, CLIP = 1.2e-3, 300, 0.02, 1.0
 AVERAGE = 0.998  # of the weights that are kept
-SHARES = {"everyday": 0.45, "random": 0.22, "actions": 0.28, "named": 0.05}
+SHARES = {"everyday": 0.42, "random": 0.15, "actions": 0.18, "free": 0.22, "named": 0.03}
 ACTION_POOL = 24_000
 LOOSE = 10.0  # degrees, standard deviation about each axis
-RECOMBINED = 0.2  # share of poses that get the arms, or the legs, of another
+RECOMBINED = 0.15  # share of poses that get the arms, or the legs, of another
 LESS_SURE = {10: 0.2, 11: 0.2, 20: 0.4, 21: 0.4, 22: 0.1, 23: 0.1, 7: 0.5, 8: 0.5}  # weights of unseen rotations
+EARLIER = 0.5  # weight of the losses of the looks before the last
 SAVE_EVERY, LOG_EVERY = 200, 50
 
 
@@ -73,17 +76,18 @@ class Source:
         self.seed = seed
         mannequin = load_mannequin()
         self.body = keypoint_body(mannequin)
-        rest, ground = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
-        self.actions = action_poses(TRAINING_ACTIONS, ACTION_POOL, numbers("lifter actions", seed), rest, ground)
+        self.stand = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
+        self.actions = action_poses(TRAINING_ACTIONS, ACTION_POOL, numbers("lifter actions", seed), *self.stand)
 
     def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(N, J, 3, 3)"""
         sizes = rng.multinomial(count, list(SHARES.values()))
         local = np.concatenate([
-            everyday_poses("training", sizes[0], rng, TRAINING_SPREAD, TRAINING_BLEND, TRAINING_UPRIGHT),
+            everyday_poses("training", sizes[0], rng, *TRAINING_VARIETY),
             random_poses(sizes[1], rng),
             self._moments(sizes[2], rng),
-            named_poses(sizes[3], rng),
+            free_moments(sizes[3], rng, *self.stand),
+            named_poses(sizes[4], rng),
         ])  # fmt: skip
         local = recombined(local, rng, RECOMBINED)
         swap = rng.random(count) < 0.5
@@ -105,38 +109,50 @@ class Source:
 
 
 def objective(lifter: Lifter, people: People, body: KeypointBody, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Losses of a batch. The focal length that the lifter is told is right, wrong by a third, or a guess."""
+    """Losses of a batch. The focal length that the lifter is told is right, wrong by a third, or a guess.
+
+    Those named are of the last look; "loss" has the others' too.
+    """
     focal = people.focal * torch.from_numpy(np.exp(0.3 * rng.standard_normal(len(people)))).float()
     guess = 1.2 * people.size.amax(-1)
     kind = torch.from_numpy(rng.random(len(people)))
     told_focal = torch.where(kind < 0.5, people.focal, torch.where(kind < 0.75, focal, guess))
     points, condition, square = network_input(people.keypoints, told_focal, people.size)
     with torch.autocast("cpu", torch.bfloat16):
-        six, betas, camera, log_spread = lifter(points, condition)
-    rotations = matrix_from_6d_columns(six)
-    posed, true = body.posed(rotations), body.posed(people.rotations)
-    apart = posed.joints_at(betas) - true.joints_at(people.betas)
+        answers = lifter.answers(points, condition)
+    joints = body.posed(people.rotations).joints_at(people.betas)
+    every = [_losses(told, people, joints, square, body) for told in answers]
+    sums = [sum(losses.values(), start=torch.zeros(())) for losses in every]
+    total = sums[-1] + EARLIER * sum(sums[:-1], start=torch.zeros(()))
+    before = {f"aligned_{number}": losses["aligned"] for number, losses in enumerate(every[:-1])}
+    return {**every[-1], **before, "loss": total}
+
+
+def _losses(told: Told, people: People, joints: Tensor, square: Square, body: KeypointBody) -> dict[str, Tensor]:
+    """Of one answer; joints (B, J, 3) are the true ones from the pelvis."""
+    rotations = matrix_from_6d_columns(told.six)
+    posed = body.posed(rotations)
+    found = posed.joints_at(told.betas)
     weight = torch.tensor([LESS_SURE.get(joint, 1.0) for joint in range(24)])
     chord = (rotations - people.rotations).flatten(2).square().sum(-1).add(1e-6).sqrt()  # (B, J)
     wanted = crop_camera(people.pelvis, square, people.focal, people.size)
-    pelvis = pelvis_place(camera, square, people.focal, people.size)
-    points3d = posed.points_at(betas) + pelvis[:, None]
+    pelvis = pelvis_place(told.camera, square, people.focal, people.size)
+    points3d = posed.points_at(told.betas) + pelvis[:, None]
     depth = points3d[..., 2:].clamp_min(0.2)
     seen = points3d[..., :2] / depth * people.focal[:, None, None] + people.size.flip(-1)[:, None] / 2
     beside = 2 * (seen - people.clean) / square.side[:, None, None]
     with torch.no_grad():
         angle = matrix_to_axis_angle(rotations.transpose(-1, -2) @ people.rotations).norm(dim=-1)
-    losses = {
-        "joints": 5 * apart.square().sum(-1).add(1e-6).sqrt().mean(),
-        "aligned": 5 * _aligned(posed.joints_at(betas), true.joints_at(people.betas)).mean(),
+    return {
+        "joints": 5 * (found - joints).square().sum(-1).add(1e-6).sqrt().mean(),
+        "aligned": 5 * _aligned(found, joints).mean(),
         "rotations": 0.6 * (chord * weight).mean(),
-        "betas": 0.05 * (betas - people.betas).abs().mean(),
-        "camera": (camera[:, 0] / wanted[:, 0].clamp_min(0.05)).log().abs().mean()
-        + 0.5 * (camera[:, 1:] - wanted[:, 1:]).abs().mean(),
+        "betas": 0.05 * (told.betas - people.betas).abs().mean(),
+        "camera": (told.camera[:, 0] / wanted[:, 0].clamp_min(0.05)).log().abs().mean()
+        + 0.5 * (told.camera[:, 1:] - wanted[:, 1:]).abs().mean(),
         "picture": beside.abs().clamp_max(2).mean(),
-        "spread": 0.02 * (angle / log_spread.exp() + log_spread).mean(),
+        "spread": 0.02 * (angle / told.log_spread.exp() + told.log_spread).mean(),
     }
-    return {**losses, "loss": sum(losses.values(), start=torch.zeros(()))}
 
 
 def _aligned(found: Tensor, true: Tensor) -> Tensor:
@@ -145,16 +161,26 @@ def _aligned(found: Tensor, true: Tensor) -> Tensor:
     return (x @ best_turn(x, y).to(x) - y).square().sum(-1).add(1e-6).sqrt()
 
 
-def rate_at(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int, highest: float = RATE) -> float:
     """Linear up, cosine down."""
     if step < WARM_UP:
-        return RATE * (step + 1) / WARM_UP
+        return highest * (step + 1) / WARM_UP
     done = (step - WARM_UP) / max(1, steps - WARM_UP)
-    return RATE * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return highest * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def train(folder: Path, steps: int, seed: int) -> None:
-    """Up to `steps` steps; leaves `state.pt` and a line of log.jsonl every LOG_EVERY steps."""
+def begin_with(lifter: Lifter, path: Path) -> None:
+    """Takes the weights of another lifter, which may have fewer looks: its others are as they are."""
+    lifter.load_state_dict(lifter.state_dict() | read_lifter(path).state_dict())
+
+
+def train(
+    folder: Path, steps: int, seed: int, looks: int = LifterConfig.looks, begin: Path | None = None, rate: float = RATE
+) -> None:
+    """Up to `steps` steps; leaves `state.pt` and a line of log.jsonl every LOG_EVERY steps.
+
+    looks: further looks of the lifter. begin: a lifter's file with which the run begins. rate: the highest.
+    """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -162,7 +188,9 @@ def train(folder: Path, steps: int, seed: int) -> None:
         dist.init_process_group("gloo")
     streams = (rank,) if rank else ()  # the first process sees what a process alone would
     folder.mkdir(parents=True, exist_ok=True)
-    source, lifter = Source(seed), Lifter()
+    source, lifter = Source(seed), Lifter(replace(LifterConfig(), looks=looks))
+    if begin:
+        begin_with(lifter, begin)
     decayed = [p for p in lifter.parameters() if p.dim() > 1]
     plain = [p for p in lifter.parameters() if p.dim() <= 1]
     optimiser = torch.optim.AdamW(
@@ -172,13 +200,15 @@ def train(folder: Path, steps: int, seed: int) -> None:
     step = 0
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", weights_only=True)
+        if state["looks"] != looks:
+            raise ComoviError(f"{folder}: the run has {state['looks']} further looks, got {looks}.")
         lifter.load_state_dict(state["lifter"])
         optimiser.load_state_dict(state["optimiser"])
         average, step = state["average"], state["step"]
     began, running = time.process_time(), dict[str, float]()
     while step < steps:
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, steps)
+            group["lr"] = rate_at(step, steps, rate)
         people, rng = source.people(step, BATCH, *streams), numbers("lifter focal", seed, step, *streams)
         losses = objective(lifter, people, source.body, rng)
         optimiser.zero_grad(set_to_none=True)
@@ -203,7 +233,8 @@ def train(folder: Path, steps: int, seed: int) -> None:
         if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
             state = {
                 "lifter": lifter.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
-                "steps": steps, "seed": seed,
+                "steps": steps, "seed": seed, "looks": looks,
+                "begun": begin is not None, "rate": rate,
             }  # fmt: skip
             with atomic_path(folder / "state.pt") as temporary:
                 torch.save(state, temporary)
@@ -221,9 +252,10 @@ def _share_gradients(lifter: Lifter, world: int) -> None:
 def export(folder: Path, path: Path) -> None:
     """The averaged weights of a run as the file that is shipped."""
     state = torch.load(folder / "state.pt", weights_only=True)
-    lifter = Lifter()
+    lifter = Lifter(replace(LifterConfig(), looks=state["looks"]))
     lifter.load_state_dict(state["average"])
-    command = f"python -m comfyui_comovi.training.lifter_train --steps {state['steps']} --seed {state['seed']}"
+    options = " ".join(f"--{name} {state[name]}" for name in ("steps", "seed", "looks", "rate"))
+    command = f"python -m comfyui_comovi.training.lifter_train {options}" + " --begin FILE" * state["begun"]
     save_lifter(lifter, path, f"{command} (step {state['step']})")
 
 
@@ -232,12 +264,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--looks", type=int, default=LifterConfig.looks, help="further looks at the answer")
+    parser.add_argument("--begin", type=Path, metavar="FILE", help="a lifter, of fewer looks perhaps, to begin with")
+    parser.add_argument("--rate", type=float, default=RATE, help="highest learning rate")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the weights of the run and stop")
     arguments = parser.parse_args()
     if arguments.export:
         export(arguments.out, arguments.export)
     else:
-        train(arguments.out, arguments.steps, arguments.seed)
+        train(arguments.out, arguments.steps, arguments.seed, arguments.looks, arguments.begin, arguments.rate)
 
 
 if __name__ == "__main__":

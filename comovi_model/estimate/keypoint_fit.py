@@ -20,7 +20,7 @@ from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
 from .keypoint_camera import keypoint_square
-from .lifter import Lifted, lift, load_lifter
+from .lifter import Lifted, lift, load_lifter, without_wild
 from .lifter_body import KeypointBody, keypoint_body
 from .people import KEYPOINT_NAMES, clean_keypoints
 from .photo_camera import default_focal
@@ -118,8 +118,13 @@ def _checked(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _lift(points: np.ndarray, focal: float, size: tuple[int, int]) -> Lifted:
-    given = torch.from_numpy(points)[None]
-    return lift(load_lifter(), given, torch.tensor([focal]), torch.tensor([size], dtype=torch.float32))
+    """Of all points, and if some of them are wild, of the others again."""
+    given, lens = torch.from_numpy(points)[None], torch.tensor([focal])
+    shape, lifter = torch.tensor([size], dtype=torch.float32), load_lifter()
+    answer = lift(lifter, given, lens, shape)
+    kept = without_wild(lifter, given, answer, lens, shape)
+    fewer, enough = (kept[..., 2] > 0).sum() < (given[..., 2] > 0).sum(), (kept[0, list(BODY_POINTS), 2] > 0).sum()
+    return lift(lifter, kept, lens, shape) if fewer and enough >= LEAST_POINTS else answer
 
 
 def _problem(points: np.ndarray, camera: Camera, skeleton: KeypointBody, lifted: Lifted | None, own: bool) -> Problem:

@@ -1,7 +1,7 @@
-"""The keypoint lifter: a small transformer from 18 keypoints of one person to a body pose, its shape and its place.
+"""The keypoint lifter: from 18 keypoints of one person to a body pose, its shape and its place.
 
-One token per limb (head, trunk, two arms, two legs) and one for the camera; each limb's token tells the rotations of
-its own joints. Trained by training/lifter_train.py. Letters: B people, K = 18 keypoints, J = 24 joints, T = 7 tokens.
+The network is in lifter_net.py, its training in training/lifter_train.py. Letters: B people, K = 18 keypoints, J = 24
+joints.
 """
 
 from __future__ import annotations
@@ -12,32 +12,19 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..body.parts import NUM_JOINTS
 from ..body.rotations import matrix_from_6d_columns
 from ..errors import ComoviError
 from ..files import atomic_path
-from .keypoint_camera import LIMIT, Square, camera_condition, keypoint_square, pelvis_place
+from .keypoint_camera import Square, camera_condition, keypoint_square, pelvis_place
+from .lifter_net import NEAREST, Lifter, LifterConfig
 
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "lifter.safetensors"
-NUM_BETAS = 10
-# What each limb's token reads (keypoints) and tells (joints). Right limbs first, as in the keypoints.
-LIMB_KEYPOINTS = ((0, 14, 15, 16, 17), (1, 2, 5, 8, 11), (2, 3, 4), (5, 6, 7), (8, 9, 10), (11, 12, 13))
-LIMB_JOINTS = ((12, 15), (0, 3, 6, 9), (14, 17, 19, 21, 23), (13, 16, 18, 20, 22), (2, 5, 8, 11), (1, 4, 7, 10))
 MIRRORED_KEYPOINTS = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
 MIRRORED_JOINTS = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
-USUAL_SCALE = 0.9  # of the crop camera
-SMALLEST_SCALE = 0.05
+WILD_TIMES, WILD_SHARE = 8.0, 0.1  # of the median distance, and of the side of the person's square
 SPREADS = (0.02, 2.0)  # radians, the least and the largest that is believed of a joint's own spread
-
-
-@dataclass(frozen=True)
-class LifterConfig:
-    width: int = 256
-    layers: int = 4
-    heads: int = 8
-    hidden: int = 768
 
 
 @dataclass(frozen=True)
@@ -48,67 +35,6 @@ class Lifted:
     betas: Tensor  # (B, 10), of the mannequin
     pelvis: Tensor  # (B, 3) metres in the camera frame
     spread: Tensor  # (B, J) radians, how far each rotation is probably off
-
-
-class Block(nn.Module):
-    """Self-attention and feed-forward, each normed before."""
-
-    def __init__(self, config: LifterConfig):
-        super().__init__()
-        width = config.width
-        self.heads = config.heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, config.hidden), nn.Linear(config.hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, width)"""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v)  # (B, heads, T, width / heads)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
-        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
-
-
-class Lifter(nn.Module):
-    """Keypoints in their square (B, K, 3) and condition (B, 3) -> numbers of the body."""
-
-    def __init__(self, config: LifterConfig | None = None):
-        super().__init__()
-        self.config = config = config or LifterConfig()
-        width = config.width
-        # x, y, confidence and "is there" of a limb's keypoints; all keypoints also go to the camera's token.
-        self.read = nn.ModuleList(nn.Linear(4 * len(points), width) for points in LIMB_KEYPOINTS)
-        self.read_camera = nn.Linear(4 * 18 + 3, width)
-        self.place = nn.Parameter(torch.randn(1, 1 + len(LIMB_KEYPOINTS), width) * 0.02)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(width)
-        self.tell = nn.ModuleList(nn.Linear(width, 7 * len(joints)) for joints in LIMB_JOINTS)  # 6D and log spread
-        self.tell_body = nn.Linear(width, NUM_BETAS + 3)
-        for layer in (*self.tell, self.tell_body):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, points: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> 6D rotations (B, J, 6) in columns, betas (B, 10), crop camera (B, 3), log spreads (B, J)."""
-        there = (points[..., 2:] > 0).to(points)
-        known = torch.cat([points[..., :2].clamp(-LIMIT, LIMIT) * there, points[..., 2:], there], -1)  # (B, K, 4)
-        tokens = [
-            read(known[:, list(chosen)].flatten(1)) for read, chosen in zip(self.read, LIMB_KEYPOINTS, strict=True)
-        ]
-        tokens.append(self.read_camera(torch.cat([known.flatten(1), condition], -1)))
-        x = torch.stack(tokens, 1) + self.place
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        told = torch.cat([tell(x[:, n]).unflatten(1, (-1, 7)) for n, tell in enumerate(self.tell)], 1).float()
-        order = [joint for joints in LIMB_JOINTS for joint in joints]
-        told = told[:, [order.index(joint) for joint in range(NUM_JOINTS)]]
-        body = self.tell_body(x[:, -1]).float()
-        start = torch.tensor([1.0, 0, 0, 0, 1.0, 0]).repeat(NUM_JOINTS, 1).to(told)
-        start[0, 4] = -1  # in the camera's axes a person who stands is upside down: y points down
-        scale = USUAL_SCALE * body[:, NUM_BETAS : NUM_BETAS + 1].clamp(-4, 4).exp()
-        camera = torch.cat([scale.clamp_min(SMALLEST_SCALE), body[:, NUM_BETAS + 1 :]], -1)
-        return told[..., :6] + start, body[:, :NUM_BETAS], camera, told[..., 6] - 1.5
 
 
 def mirror_keypoints(keypoints: Tensor, width: Tensor | float) -> Tensor:
@@ -140,6 +66,18 @@ def lift(lifter: Lifter, keypoints: Tensor, focal: Tensor, size: Tensor) -> Lift
     camera = (camera_plain + camera_mirrored * torch.tensor([1.0, -1.0, 1.0])) / 2
     pelvis = pelvis_place(camera, keypoint_square(keypoints), focal, size)
     return Lifted(turns, (betas.chunk(2)[0] + betas.chunk(2)[1]) / 2, pelvis, log_spread.exp().clamp(*SPREADS))
+
+
+def without_wild(lifter: Lifter, keypoints: Tensor, lifted: Lifted, focal: Tensor, size: Tensor) -> Tensor:
+    """(B, K, 3) pixels without those that lie far from where the answer has them: such points pull at the others."""
+    keypoints, focal, size = (value.float() for value in (keypoints, focal, size))
+    points = lifter.body.posed(lifted.rotations).points_at(lifted.betas) + lifted.pelvis[:, None]
+    pixels = focal[:, None, None] * points[..., :2] / points[..., 2:].clamp_min(NEAREST) + size.flip(-1)[:, None] / 2
+    away = (pixels - keypoints[..., :2]).norm(dim=-1) / keypoint_square(keypoints).side[:, None]  # (B, K)
+    seen = keypoints[..., 2] > 0
+    usual = away.masked_fill(~seen, torch.nan).nanmedian(1, keepdim=True).values
+    wild = seen & (away > WILD_TIMES * usual) & (away > WILD_SHARE)
+    return keypoints.masked_fill(wild[..., None], 0)
 
 
 def network_input(keypoints: Tensor, focal: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Square]:

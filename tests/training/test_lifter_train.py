@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_comovi.comovi_model.body.mannequin import load_mannequin
 from comfyui_comovi.comovi_model.body.rotations import rotation_angle
+from comfyui_comovi.comovi_model.body.smpl import rest_joints
+from comfyui_comovi.comovi_model.errors import ComoviError
+from comfyui_comovi.comovi_model.estimate.lifter import read_lifter
+from comfyui_comovi.comovi_model.estimate.lifter_body import keypoint_body
 from comfyui_comovi.training import lifter_train
 from comfyui_comovi.training.keypoint_evaluation import procrustes_errors
-from comfyui_comovi.training.lifter_everyday import LEGS
+from comfyui_comovi.training.lifter_everyday import ARMS, LEGS, TRUNKS
+from comfyui_comovi.training.lifter_moments import free_moments
 from comfyui_comovi.training.lifter_people import TRAINING_NOISE, USUAL_NOISE, draw_people, together
-from comfyui_comovi.training.lifter_poses import UPRIGHT, everyday_poses, random_poses
+from comfyui_comovi.training.lifter_poses import UPRIGHT, action_poses, everyday_poses, random_poses
 from comfyui_comovi.training.processes import environment, free_port
 
 
@@ -48,6 +55,24 @@ def test_a_run_that_was_interrupted_is_the_same_run(small, tmp_path, monkeypatch
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     lifter_train.export(tmp_path / "whole", tmp_path / "lifter.safetensors")
     assert (tmp_path / "lifter.safetensors").stat().st_size < 15e6
+
+
+def test_further_looks_begin_with_a_first_one(small, tmp_path):
+    lifter_train.train(tmp_path / "alone", steps=1, seed=3, looks=0)
+    first = tmp_path / "first.safetensors"
+    lifter_train.export(tmp_path / "alone", first)
+    told = read_lifter(first).state_dict()
+    assert not any(name.startswith("again.") for name in told)
+    lifter_train.train(tmp_path / "on", steps=2, seed=3, looks=1, begin=first, rate=1e-5)
+    state = torch.load(tmp_path / "on" / "state.pt", weights_only=True)["lifter"]
+    assert all(0 < float((state[name] - told[name]).abs().max()) < 1e-3 for name in ("place", "blocks.0.qkv.weight"))
+    assert float(state["again.0.out.tell.1.weight"].abs().sum()) > 0
+    log = [json.loads(line) for line in (tmp_path / "on" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["aligned_0"] > 0 and "aligned_1" not in log[-1]
+    lifter_train.export(tmp_path / "on", tmp_path / "both.safetensors")
+    assert read_lifter(tmp_path / "both.safetensors").config.looks == 1
+    with pytest.raises(ComoviError, match="the run has 1 further looks, got 2"):
+        lifter_train.train(tmp_path / "on", steps=3, seed=3, looks=2)
 
 
 def test_two_processes_take_the_mean_of_their_gradients(small, tmp_path):
@@ -116,6 +141,45 @@ def test_upright_people_are_on_their_feet():
     assert float(lean.max()) < 75  # degrees; the deepest bow, bending forward besides
     names = {name for group in ("training", "practice") for name in LEGS[group]}
     assert set(UPRIGHT) <= names
+
+
+def test_legs_of_two_poses_make_pairs_that_nobody_wrote():
+    def pairs(**kwargs) -> set:
+        poses = torch.from_numpy(everyday_poses("training", 400, numbers(), 0.0, **kwargs))
+        bends = torch.stack([rotation_angle(poses[:, knee]) for knee in (4, 5)], 1)
+        return {tuple(row) for row in bends.mul(1e3).round().tolist()}
+
+    written = pairs()
+    apart = pairs(apart=1.0)
+    assert len(written) <= len(LEGS["training"]) + len(LEGS["practice"]) < len(apart) / 2
+    assert {left for left, _ in apart} <= {left for left, _ in written}
+
+
+def test_no_written_pose_of_the_evaluation_is_learned_from():
+    for table in (ARMS, LEGS, TRUNKS):
+        learned = {**table["training"], **table["practice"]}
+        held_out = {name: pose for name, pose in table["evaluation"].items() if pose}
+        assert not set(learned) & set(held_out)
+        assert not [name for name, pose in held_out.items() if pose in learned.values()]
+
+
+def test_free_moments_are_bodies_as_the_actions_have_them():
+    mannequin = load_mannequin()
+    joints, ground = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
+    poses = free_moments(300, numbers(), joints, ground)
+    assert np.allclose(poses @ poses.swapaxes(-1, -2), np.eye(3), atol=1e-9)
+    assert np.allclose(poses[:, [20, 21, 22, 23]], np.eye(3))  # wrists and hands are straight
+    assert np.array_equal(poses[:, 3], poses[:, 6]) and np.array_equal(poses[:, 3], poses[:, 9])
+    assert np.array_equal(poses, free_moments(300, numbers(), joints, ground))
+    actions = action_poses(("kick", "throw", "stretch", "bow"), 60, numbers(), joints, ground)  # no training draws them
+    skeleton = keypoint_body(mannequin)
+
+    def places(local: np.ndarray) -> torch.Tensor:
+        return skeleton.posed(torch.from_numpy(local).float()).joints_at(torch.zeros(len(local), 10)).flatten(1)
+
+    free = torch.cdist(places(actions), places(poses)).min(1).values.median()
+    anything = torch.cdist(places(actions), places(random_poses(300, numbers()))).min(1).values.median()
+    assert free < 0.7 * anything
 
 
 def test_people_of_two_detectors_are_put_together():
