@@ -171,7 +171,10 @@ def rate_at(step: int, steps: int, highest: float = RATE) -> float:
 
 def begin_with(lifter: Lifter, path: Path) -> None:
     """Takes the weights of another lifter, which may have fewer looks: its others are as they are."""
-    lifter.load_state_dict(lifter.state_dict() | read_lifter(path).state_dict())
+    try:
+        lifter.load_state_dict(lifter.state_dict() | read_lifter(path).state_dict())
+    except RuntimeError as error:
+        raise ComoviError(f"{path}: this lifter is of another size, or has more looks ({str(error)[:200]}).") from None
 
 
 def train(
@@ -189,7 +192,8 @@ def train(
     streams = (rank,) if rank else ()  # the first process sees what a process alone would
     folder.mkdir(parents=True, exist_ok=True)
     source, lifter = Source(seed), Lifter(replace(LifterConfig(), looks=looks))
-    if begin:
+    known = (folder / "state.pt").exists()
+    if begin and not known:
         begin_with(lifter, begin)
     decayed = [p for p in lifter.parameters() if p.dim() > 1]
     plain = [p for p in lifter.parameters() if p.dim() <= 1]
@@ -197,14 +201,14 @@ def train(
         [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}], RATE, fused=True
     )
     average = {name: value.detach().clone() for name, value in lifter.state_dict().items()}
-    step = 0
-    if (folder / "state.pt").exists():
+    step, begun = 0, begin is not None
+    if known:
         state = torch.load(folder / "state.pt", weights_only=True)
         if state["looks"] != looks:
             raise ComoviError(f"{folder}: the run has {state['looks']} further looks, got {looks}.")
         lifter.load_state_dict(state["lifter"])
         optimiser.load_state_dict(state["optimiser"])
-        average, step = state["average"], state["step"]
+        average, step, begun = state["average"], state["step"], state["begun"]
     began, running = time.process_time(), dict[str, float]()
     while step < steps:
         for group in optimiser.param_groups:
@@ -234,7 +238,7 @@ def train(
             state = {
                 "lifter": lifter.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step,
                 "steps": steps, "seed": seed, "looks": looks,
-                "begun": begin is not None, "rate": rate,
+                "begun": begun, "rate": rate,
             }  # fmt: skip
             with atomic_path(folder / "state.pt") as temporary:
                 torch.save(state, temporary)

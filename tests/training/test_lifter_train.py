@@ -73,6 +73,11 @@ def test_further_looks_begin_with_a_first_one(small, tmp_path):
     assert read_lifter(tmp_path / "both.safetensors").config.looks == 1
     with pytest.raises(ComoviError, match="the run has 1 further looks, got 2"):
         lifter_train.train(tmp_path / "on", steps=3, seed=3, looks=2)
+    first.unlink()  # a run that goes on needs it no more, and still knows that it began with another
+    lifter_train.train(tmp_path / "on", steps=3, seed=3, looks=1)
+    assert torch.load(tmp_path / "on" / "state.pt", weights_only=True)["begun"]
+    with pytest.raises(ComoviError, match="has more looks"):
+        lifter_train.train(tmp_path / "fewer", steps=1, seed=3, looks=0, begin=tmp_path / "both.safetensors")
 
 
 def test_two_processes_take_the_mean_of_their_gradients(small, tmp_path):
