@@ -14,6 +14,7 @@ from ..comovi_model.body.named_poses import named_pose, pose_names
 from ..comovi_model.nano.actions import ACTION_NAMES, ACTIONS, SPEEDS, ActionRequest, Timing, perform
 from ..comovi_model.nano.skeleton import MIRROR_JOINT, rotation, solve_tracks, standing_tracks
 from .fit_actions import OWN_ACTIONS, PRACTICE_ACTIONS
+from .lifter_drills import DRILLS
 from .lifter_everyday import ARMS, LEGS, TRUNKS
 
 # Each with its least, usual and largest value and how far a random pose strays from the usual one.
@@ -42,9 +43,10 @@ UPRIGHT = (
     "low to one side", "on tiptoe", "pushing off", "one leg swung back", "one leg out aside", "bowling", "teeing off",
     "passing a ball",
 )  # fmt: skip
-FILLS = OWN_ACTIONS | PRACTICE_ACTIONS  # of the clips on which the fit of motion maps is measured and tuned
+FILLS = OWN_ACTIONS | PRACTICE_ACTIONS | DRILLS  # besides the nano model's
 TRAINING_ACTIONS = (
     "walk", "turn", "wave", "squat", "sit", "punch", "jumping_jack", "step_aside", *PRACTICE_ACTIONS,
+    *DRILLS,
 )  # fmt: skip
 TEST_ACTIONS = tuple(name for name in (*ACTION_NAMES, *OWN_ACTIONS) if name not in TRAINING_ACTIONS)
 CLIP_FRAMES, FPS = 33, 16.0
@@ -196,6 +198,14 @@ def everyday_poses(
         ],
         rng,
     )
+
+
+def everyday_arms(count: int, rng: np.random.Generator) -> Angles:
+    """(N,) of every angle of an arm: half of them written for training and varied, half from the joints' limits."""
+    arms = [pose for name in ("training", "practice") for pose in ARMS[name].values()]
+    written = random_angles(ARM, count, rng, _table(arms, rng.integers(len(arms), size=count)), TRAINING_SPREAD)
+    known = rng.random(count) < 0.5
+    return {name: np.where(known, written[name], value) for name, value in random_angles(ARM, count, rng).items()}
 
 
 def _mixed(angles: Angles, between: Between) -> Angles:

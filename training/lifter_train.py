@@ -36,6 +36,7 @@ from ..comovi_model.estimate.lifter import network_input, read_lifter, save_lift
 from ..comovi_model.estimate.lifter_body import KeypointBody, keypoint_body
 from ..comovi_model.estimate.lifter_net import Lifter, LifterConfig, Told
 from ..comovi_model.files import atomic_path
+from .lifter_balance import balanced_poses
 from .lifter_moments import free_moments
 from .lifter_people import TRAINING_NOISE, USUAL_NOISE, People, draw_people, together
 from .lifter_poses import (
@@ -54,8 +55,8 @@ from .similarity import best_turn
 BATCH = 256
 RATE, WARM_UP, DECAY, CLIP = 1.2e-3, 300, 0.02, 1.0
 AVERAGE = 0.998  # of the weights that are kept
-SHARES = {"everyday": 0.42, "random": 0.15, "actions": 0.18, "free": 0.22, "named": 0.03}
-ACTION_POOL = 24_000
+SHARES = {"everyday": 0.34, "random": 0.15, "actions": 0.18, "free": 0.16, "balanced": 0.14, "named": 0.03}
+ACTION_POOL, BALANCED_POOL = 40_000, 24_000
 LOOSE = 10.0  # degrees, standard deviation about each axis
 RECOMBINED = 0.15  # share of poses that get the arms, or the legs, of another
 LESS_SURE = {10: 0.2, 11: 0.2, 20: 0.4, 21: 0.4, 22: 0.1, 23: 0.1, 7: 0.5, 8: 0.5}  # weights of unseen rotations
@@ -78,6 +79,7 @@ class Source:
         self.body = keypoint_body(mannequin)
         self.stand = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
         self.actions = action_poses(TRAINING_ACTIONS, ACTION_POOL, numbers("lifter actions", seed), *self.stand)
+        self.balanced = balanced_poses(BALANCED_POOL, numbers("lifter balance", seed), self.body)
 
     def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(N, J, 3, 3)"""
@@ -87,7 +89,8 @@ class Source:
             random_poses(sizes[1], rng),
             self._moments(sizes[2], rng),
             free_moments(sizes[3], rng, *self.stand),
-            named_poses(sizes[4], rng),
+            self.balanced[rng.integers(len(self.balanced), size=sizes[4])],
+            named_poses(sizes[5], rng),
         ])  # fmt: skip
         local = recombined(local, rng, RECOMBINED)
         swap = rng.random(count) < 0.5

@@ -12,22 +12,34 @@ import pytest
 import torch
 from comfyui_comovi.comovi_model.body.mannequin import load_mannequin
 from comfyui_comovi.comovi_model.body.rotations import rotation_angle
-from comfyui_comovi.comovi_model.body.smpl import rest_joints
+from comfyui_comovi.comovi_model.body.smpl import pose_body, rest_joints
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.estimate.lifter import read_lifter
 from comfyui_comovi.comovi_model.estimate.lifter_body import keypoint_body
-from comfyui_comovi.training import lifter_train
+from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES
+from comfyui_comovi.training import lifter_balance, lifter_train
 from comfyui_comovi.training.keypoint_evaluation import procrustes_errors
+from comfyui_comovi.training.lifter_balance import balanced_poses
+from comfyui_comovi.training.lifter_drills import DRILLS
 from comfyui_comovi.training.lifter_everyday import ARMS, LEGS, TRUNKS
 from comfyui_comovi.training.lifter_moments import free_moments
 from comfyui_comovi.training.lifter_people import TRAINING_NOISE, USUAL_NOISE, draw_people, together
-from comfyui_comovi.training.lifter_poses import UPRIGHT, action_poses, everyday_poses, random_poses
+from comfyui_comovi.training.lifter_poses import (
+    TEST_ACTIONS,
+    TRAINING_ACTIONS,
+    UPRIGHT,
+    action_poses,
+    everyday_poses,
+    random_poses,
+)
 from comfyui_comovi.training.processes import environment, free_port
+
+POOLS = {"ACTION_POOL": 12, "BALANCED_POOL": 12}
 
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"BATCH": 6, "ACTION_POOL": 12, "SAVE_EVERY": 1, "LOG_EVERY": 2, "WARM_UP": 1}.items():
+    for name, value in {"BATCH": 6, **POOLS, "SAVE_EVERY": 1, "LOG_EVERY": 2, "WARM_UP": 1}.items():
         monkeypatch.setattr(lifter_train, name, value)
 
 
@@ -87,7 +99,7 @@ def test_two_processes_take_the_mean_of_their_gradients(small, tmp_path):
         "import conftest  # makes the checkout importable under its name\n"
         "from pathlib import Path\n"
         "from comfyui_comovi.training import lifter_train as t\n"
-        "t.BATCH, t.ACTION_POOL = 6, 12\n"
+        f"t.BATCH, t.ACTION_POOL, t.BALANCED_POOL = 6, {POOLS['ACTION_POOL']}, {POOLS['BALANCED_POOL']}\n"
         f"t.train(Path({str(tmp_path)!r}), 1, 3)\n"
     )
     port = free_port()
@@ -185,6 +197,54 @@ def test_free_moments_are_bodies_as_the_actions_have_them():
     free = torch.cdist(places(actions), places(poses)).min(1).values.median()
     anything = torch.cdist(places(actions), places(random_poses(300, numbers()))).min(1).values.median()
     assert free < 0.7 * anything
+
+
+def test_balanced_bodies_would_not_fall_over(monkeypatch):
+    """By the volume of their mesh above the lowest of its vertices, which is not how they were chosen."""
+    mannequin = load_mannequin()
+    monkeypatch.setattr(lifter_balance, "SEATED", 0.0)
+
+    def steady(local: np.ndarray) -> float:
+        vertices = pose_body(mannequin, torch.from_numpy(local).float()).vertices
+        corners = vertices[:, mannequin.faces.long()]  # (N, F, 3, 3)
+        volume = (corners[:, :, 0] * torch.linalg.cross(corners[:, :, 1], corners[:, :, 2])).sum(-1)
+        centre = (volume[..., None] * corners.sum(2) / 4).sum(1) / volume.sum(1, keepdim=True)
+        angle = torch.arange(36) * 2 * torch.pi / 36
+        ways = torch.stack([angle.cos(), angle.sin()])
+        found = []
+        for points, middle in zip(vertices, centre, strict=True):
+            low = points[points[:, 1] < points[:, 1].min() + 0.06][:, [0, 2]]
+            found.append(bool((middle[[0, 2]] @ ways <= (low @ ways).amax(0) + 0.06).all()))
+        return float(np.mean(found))
+
+    body = keypoint_body(mannequin)
+    poses = balanced_poses(60, numbers(), body)
+    assert np.array_equal(poses, balanced_poses(60, numbers(), body))
+    assert np.allclose(poses @ poses.swapaxes(-1, -2), np.eye(3), atol=1e-6)
+    assert steady(poses) > 0.75 > 0.35 > steady(random_poses(60, numbers()))
+
+
+def test_hands_of_balanced_bodies_touch_them(monkeypatch):
+    body = keypoint_body(load_mannequin())
+
+    def nearest(share: float) -> float:
+        monkeypatch.setattr(lifter_balance, "TOUCHING", share)
+        posed = body.posed(torch.from_numpy(balanced_poses(150, numbers(), body)).float())
+        places = range(len(lifter_balance.TOUCHED))
+        away = [lifter_balance._missed(posed, np.full(150, place), side=0) for place in places]
+        return float(np.median(np.min(away, 0)))
+
+    assert nearest(1.0) < 0.6 * nearest(0.0)
+
+
+def test_nothing_is_measured_on_the_drills_and_all_move():
+    mannequin = load_mannequin()
+    joints, ground = rest_joints(mannequin).double().numpy(), float(mannequin.v_template[:, 1].min())
+    assert not set(DRILLS) & {*TEST_ACTIONS, *ACTION_NAMES} and set(DRILLS) < set(TRAINING_ACTIONS)
+    for name in DRILLS:
+        poses = action_poses((name,), 12, numbers(), joints, ground)
+        assert np.allclose(poses @ poses.swapaxes(-1, -2), np.eye(3), atol=1e-6), name
+        assert np.abs(poses - poses[0]).max() > 0.3, name
 
 
 def test_people_of_two_detectors_are_put_together():
