@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..comovi_model.body.upright import with_camera_up
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.nano.prompts import DEFAULT_PROMPT, read_prompt
 from ..comovi_model.nano.start import draw_start, picture_start
@@ -69,8 +68,7 @@ class NanoStart(io.ComfyNode):
             start = picture_start(frames_of(picture[:1], "picture")[0].numpy(), first, "the picture")
         frame = batch_of(torch.from_numpy(start.frame.copy())[None])
         notes = [*wish.notices, *start.notices]
-        pose = with_camera_up(start.pose, torch.from_numpy(start.view.rotation[:, 1].copy()))
-        return io.NodeOutput(frame, pose, "\n".join(notes) or "Nothing had to be assumed.")
+        return io.NodeOutput(frame, start.pose, "\n".join(notes) or "Nothing had to be assumed.")
 
 
 NODES = [NanoStart]

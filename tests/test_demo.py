@@ -14,9 +14,11 @@ import pytest
 import torch
 from comfyui_comovi import cli
 from comfyui_comovi.comovi_model.body.body_files import ASSETS, load_mannequin_body
+from comfyui_comovi.comovi_model.body.cameras import frame_rotation
 from comfyui_comovi.comovi_model.body.files.amass import motion_from_amass
 from comfyui_comovi.comovi_model.body.motion import BodyMotion, load_arrays
 from comfyui_comovi.comovi_model.body.smpl import pose_joints
+from comfyui_comovi.comovi_model.body.upright import camera_up, levelling
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image
 from comfyui_comovi.comovi_model.nano import demo, outputs
@@ -105,6 +107,16 @@ def test_the_motion_is_read_by_our_loader_and_as_amass(made):
     amass = motion_from_amass(arrays, "motion.npz")
     assert amass.frame == "zup"
     assert torch.allclose(amass.rotations[:, 1:22], motion.rotations[:, 1:22], atol=1e-5)
+
+
+def test_both_motions_in_the_file_stand_alike(made):
+    """The camera looks down a little; the file says so, and seen level ours leans as the AMASS one does."""
+    motion = BodyMotion.load(made.folder / "motion.npz")
+    amass = motion_from_amass(load_arrays(made.folder / "motion.npz"), "motion.npz")
+    ours = levelling(motion) @ motion.rotations[:, 0]
+    theirs = frame_rotation(amass.frame, "yup") @ amass.rotations[:, 0]
+    assert torch.allclose(ours[..., 1], theirs[..., 1], atol=1e-3)  # the body's axis; headings may differ
+    assert not torch.allclose(camera_up(motion), torch.tensor([0.0, -1.0, 0.0]), atol=5e-3)
 
 
 def test_the_first_frame_of_the_motion_is_the_first_pose(made):

@@ -19,6 +19,7 @@ from ... import __version__
 from ..body.body_files import load_nano_body
 from ..body.motion import BodyMotion
 from ..body.smpl import load_body_model
+from ..body.upright import with_camera_up
 from ..comovi.checkpoint import inspect_checkpoint
 from ..errors import ComoviError
 from ..files import atomic_folder, require_file
@@ -109,7 +110,7 @@ def recover_motion(output: NanoOutput, start: Start, provenance: dict[str, Any])
     still = replace(start.pose, rotations=rotations, transl=start.pose.transl.expand(len(rotations), -1),
                     provenance=provenance, valid=None, source_index=None)  # fmt: skip
     body, up = load_nano_body(), torch.from_numpy(start.view.rotation[:, 1]).float()
-    return keep_on_floor(body, place_motion(body, still, output.motion_map[0]), up)
+    return with_camera_up(keep_on_floor(body, place_motion(body, still, output.motion_map[0]), up), up)
 
 
 def find_nano_weights(model: Path | None) -> Path:

@@ -22,7 +22,7 @@ from ..body.map_colours import silhouette, to_uint8
 from ..body.map_render import draw_map
 from ..body.motion import BodyMotion
 from ..body.smpl import BodyModel, pose_body, rest_joints
-from ..body.upright import with_camera_up
+from ..body.upright import CAMERA_UP, levelling, with_camera_up
 from ..errors import ComoviError
 from ..images import read_image
 from .actions import ACTION_NAMES, ActionRequest
@@ -47,7 +47,7 @@ class Start:
 
     frame: np.ndarray  # (H, W, 3) uint8
     motion_map: np.ndarray  # (H, W, 3) uint8
-    pose: BodyMotion  # one frame, camera frame, with the camera of `frame`
+    pose: BodyMotion  # one frame, camera frame, with the camera of `frame` and where up is in it
     view: Camera  # where that camera stands in the world; assumed where it is not known
     notices: tuple[str, ...] = ()
 
@@ -103,9 +103,11 @@ def picture_start(picture: np.ndarray, pose: BodyMotion | None, name: str = "the
         notices += about_figure
         if motion.frame == "camera" and motion.camera is not None:
             motion = _seen_through(motion, width, height, window)
-        else:
-            motion = scene_pose(_on_stage(_standard_scene(), motion))
-            notices.append("the pose has no camera, so its body was put on the floor in the middle of the picture.")
+            view = replace(standard_camera(), rotation=levelling(motion).T.double().numpy())
+            motion = _with_up_of(motion, view)
+            return Start(frame, _visible_map(motion), motion, view, tuple(notices))
+        motion = scene_pose(_on_stage(_standard_scene(), motion))
+        notices.append("the pose has no camera, so its body was put on the floor in the middle of the picture.")
     return Start(frame, _visible_map(motion), motion, standard_camera(), tuple(notices))
 
 
@@ -127,16 +129,21 @@ def nano_neutral(turn: float = 0.0) -> BodyMotion:
     pose = neutral_pose()
     spun = replace(pose, rotations=pose.rotations.clone())
     spun.rotations[:, 0] = torch.from_numpy(rotation("y", np.radians(turn))).float() @ spun.rotations[:, 0]
-    standing = scene_pose(_on_stage(_standard_scene(), spun))
-    return with_camera_up(standing, torch.from_numpy(standard_camera().rotation[:, 1]))
+    return scene_pose(_on_stage(_standard_scene(), spun))
 
 
 def scene_pose(scene: Scene) -> BodyMotion:
     """Frame 0 of a scene as the record that leaves this file."""
     rotations, transl = scene.camera_motion(load_nano_body())
     camera = cameras.Camera(torch.from_numpy(scene.camera.K).float(), WIDTH, HEIGHT)
-    return BodyMotion(torch.from_numpy(rotations[:1]).float(), torch.from_numpy(scene.betas).float(),
-                      torch.from_numpy(transl[:1]).float(), "camera", camera, FPS, BODY_NAME)  # fmt: skip
+    motion = BodyMotion(torch.from_numpy(rotations[:1]).float(), torch.from_numpy(scene.betas).float(),
+                        torch.from_numpy(transl[:1]).float(), "camera", camera, FPS, BODY_NAME)  # fmt: skip
+    return _with_up_of(motion, scene.camera)
+
+
+def _with_up_of(motion: BodyMotion, view: Camera) -> BodyMotion:
+    """The motion of a camera that stands in the world as `view` does."""
+    return with_camera_up(motion, torch.from_numpy(view.rotation[:, 1].copy()))
 
 
 def draw_nano_map(motion: BodyMotion) -> np.ndarray:
@@ -197,12 +204,17 @@ def _known_figure(pose: BodyMotion) -> tuple[BodyMotion, list[str]]:
     if bool((betas.abs() > LARGEST_BETA).any()):
         betas = betas.clamp(-LARGEST_BETA, LARGEST_BETA)
         notices.append(f"betas beyond {LARGEST_BETA:g} were limited: the nano model has seen -0.5 to 0.5.")
-    return replace(pose, betas=betas, body_model=BODY_NAME, provenance={}, fps=FPS, source_index=None), notices
+    camera = pose.camera
+    if camera is not None and camera.K.dim() == 3:  # one for each frame, of which there is one
+        camera = replace(camera, K=camera.K[0])
+    known = {key: value for key, value in pose.provenance.items() if key == CAMERA_UP}
+    figure = replace(pose, betas=betas, body_model=BODY_NAME, provenance=known, fps=FPS, source_index=None)
+    return replace(figure, camera=camera), notices
 
 
 def _on_stage(scene: Scene, pose: BodyMotion) -> Scene:
     """The scene with the body of `pose`: pelvis above the world's origin, lowest point on the floor."""
-    turn = cameras.frame_rotation(pose.frame, "yup").double().numpy()
+    turn = (levelling(pose) if pose.frame == "camera" else cameras.frame_rotation(pose.frame, "yup")).double().numpy()
     rotations = pose.rotations.double().numpy().copy()
     rotations[:, 0] = turn @ rotations[:, 0]
     body, betas = load_nano_body(), pose.betas.double().numpy()
