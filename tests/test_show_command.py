@@ -31,8 +31,8 @@ def motion(frames: int = 5, **changes) -> BodyMotion:
     return replace(BodyMotion(rotations, torch.zeros(10), path, camera=camera, body_model="mannequin-v1"), **changes)
 
 
-def write_grey(path, frames: int = 5):
-    return write_video(path, np.full((frames, 64, 48, 3), 128, np.uint8), 16)
+def write_grey(path, frames: int = 5, fps: float = 16):
+    return write_video(path, np.full((frames, 64, 48, 3), 128, np.uint8), fps)
 
 
 def test_every_result_of_a_file(tmp_path, capsys):
@@ -102,7 +102,8 @@ def test_a_file_is_replaced_only_when_asked(capsys):
         (["walk.npz", "--out", "o.png", "--video", "film.mp4"], "not with sheet"),
         (["walk.npz", "--what", "compare"], "second motion"),
         (["walk.npz", "--out", "o.mp4", "--compare", "walk.npz"], "second motion"),
-        (["walk.npz", "--out", "o.mp4", "--video", "long.mp4"], "9 frames and the motion 5"),
+        (["walk.npz", "--out", "o.mp4", "--video", "fast.mp4"], "9 frames and the motion 5"),
+        (["walk.npz", "--out", "o.html", "--size", "64x64"], "player has a size of its own"),
         (["walk.npz", "--out", "o.html", "--video", "walk.npz"], "cannot be read"),
         (["walk.npz", "--out", "film.mp4/place.png"], "cannot write"),
         (["walk.npz", "--opacity", "2"], "0 to 1"),
@@ -114,7 +115,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path, capsys, arguments, mess
     motion().save("walk.npz")
     motion(camera=None).save("blind.npz")
     write_grey("film.mp4")
-    write_grey("long.mp4", 9)
+    write_grey("fast.mp4", 9, 25)
     before = sorted(tmp_path.iterdir())
     assert main(["show", *arguments]) == 2
     error = capsys.readouterr().err

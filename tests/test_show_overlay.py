@@ -86,6 +86,10 @@ def test_source_index_says_which_picture_a_pose_belongs_to():
     assert poses_of_pictures(standing(), 1) == [0, 1, 2]  # one picture serves every pose
     with pytest.raises(ComoviError, match="5 frames and the motion 3"):
         overlay_motion(video[:5], standing(), BODY)
+    rate = standing().fps
+    assert poses_of_pictures(standing(), 5, 1.005 * rate) == [0, 1, 2, -1, -1]  # the beginning of the video
+    with pytest.raises(ComoviError, match="5 frames and the motion 3"):
+        poses_of_pictures(standing(), 5, 2 * rate)
 
 
 def test_progress_is_told_and_may_stop_the_work():

@@ -130,6 +130,8 @@ def test_every_frame_of_the_motion_finds_its_moment_in_the_video():
     assert video.times_of(moving(16)) == [round(n / 16, 5) for n in range(16)]  # one second either way
     some = replace(moving(3), source_index=torch.tensor([2, 8, 20]))
     assert some.source_index.tolist() == [round(t * 24) for t in video.times_of(some)]
+    beginning = moving(9, fps=24.1)  # cut at its end, which leaves nothing that says so
+    assert video.times_of(beginning) == [round(n / 24, 5) for n in range(9)]
     with pytest.raises(ComoviError, match=r"lasts 1\.00 s \(24 frames\) and the motion 2\.50 s"):
         video.times_of(moving(40))
 
@@ -224,4 +226,25 @@ def test_body_and_video_play_together(tmp_path, open_page):
         page.wait_for_timeout(100)
     page.evaluate("comovi.clock.pause()")
     assert page.evaluate("comovi.clock.playing") is False
+    assert page.problems == []
+
+
+def test_quick_presses_leave_the_video_alone_and_a_cut_motion_ends_before_it(tmp_path, open_page):
+    frames = np.stack([np.full((64, 48, 3), 8 + 10 * n, np.uint8) for n in range(24)])
+    cut = replace(moving(6, fps=24), source_index=torch.arange(4, 10))
+    page = open_page(write_page(tmp_path / "a.html", cut, toy_body(), video=encoded(frames, 24)))
+    if not page.evaluate("comovi.film.works"):
+        pytest.skip("this browser plays no H.264")
+    for _ in range(6):
+        page.keyboard.press("Space")
+    page.wait_for_timeout(300)
+    assert page.evaluate("[comovi.film.works, comovi.film.video.isConnected]") == [True, True]
+    page.evaluate("comovi.clock.pause(), comovi.clock.loop = false, comovi.clock.seek(0), comovi.clock.play()")
+    over = "new Promise(done => { const look = () => comovi.clock.playing ? setTimeout(look, 50) : done(1); look(); })"
+    page.evaluate(over)
+    assert page.evaluate("comovi.clock.frame") == 5
+    assert page.evaluate("comovi.film.video.currentTime") < 11 / 24  # of the 24 pictures that the video has
+    page.evaluate("void (comovi.film.video.play = () => Promise.reject(new DOMException('', 'NotAllowedError')))")
+    page.evaluate("comovi.clock.seek(0), comovi.clock.play(), new Promise(done => setTimeout(done, 100))")
+    assert page.evaluate("[comovi.clock.playing, comovi.film.works]") == [False, True]
     assert page.problems == []

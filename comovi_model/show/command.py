@@ -65,6 +65,8 @@ def show_file(
     file = Path(file)
     out = Path(f"{file.stem or 'motion'}.html") if out is None and what is None else out
     what, target = _decide(file, None if out is None else Path(out), what, video is not None, compare is not None)
+    if size is not None and what.replace("-side", " side") not in VIEWS:
+        raise ComoviError(f"--size is for turntables and views; {what} has a size of its own, so leave it out.")
     if target.exists() and not overwrite:
         raise ComoviError(f"{target} exists already; choose another --out, or add --overwrite.")
     require_place(target)
@@ -138,12 +140,12 @@ def _write_overlay(request: _Request) -> list[str]:
     assert request.video is not None
     count, width, height, fps = video_facts(request.video)
     motion, notes = request.motion, _stretched(request.motion, width, height)
-    total = len(poses_of_pictures(motion, count))
+    total = len(poses_of_pictures(motion, count, fps))
     if count == len(motion) and abs(fps - motion.fps) > 0.01 * fps:
         notes.append(f"the video has {fps:g} frames per second and the motion {motion.fps:g}; they go frame by frame.")
     width, height = width - width % 2, height - height % 2  # H.264 needs even sides
     frames = (torch.from_numpy(frame) for frame in video_frames(request.video))
-    drawn = iter_overlay(frames, count, motion, request.body, opacity=request.opacity, style=request.style)
+    drawn = iter_overlay(frames, count, motion, request.body, opacity=request.opacity, style=request.style, fps=fps)
     cut = (picture[:height, :width] for picture in drawn)
     write_video(request.out, _counted(cut, total, "overlay"), fps if count > 1 else motion.fps)
     return notes

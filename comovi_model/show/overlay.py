@@ -55,13 +55,14 @@ def iter_overlay(
     *,
     opacity: float = 0.7,
     style: str = "solid",
+    fps: float | None = None,
 ) -> Iterator[Tensor]:
     """As overlay_motion for a video that is not in memory: takes and yields one picture (H, W, 3) after the other.
-    `count` is the number of pictures; they may be uint8."""
+    `count` is the number of pictures, `fps` their rate where it is known; they may be uint8."""
     check_style(style)
     if not 0 <= opacity <= 1:
         raise ComoviError(f"opacity must lie between 0 (video alone) and 1 (body alone), got {opacity}.")
-    pose_of = poses_of_pictures(motion, count)
+    pose_of = poses_of_pictures(motion, count, fps)
     motion = _seen(motion, body)
     assert motion.camera is not None
     device, painter = body.v_template.device, Painter(body, style)
@@ -84,13 +85,22 @@ def iter_overlay(
         yield picture
 
 
-def poses_of_pictures(motion: BodyMotion, pictures: int) -> list[int]:
-    """For each picture of the result the number of its pose, or -1."""
+def same_rate(one: float, other: float) -> bool:
+    """Frames per second that are the same but for rounding."""
+    return abs(one - other) <= 0.01 * max(one, other)
+
+
+def poses_of_pictures(motion: BodyMotion, pictures: int, fps: float | None = None) -> list[int]:
+    """For each picture of the result the number of its pose, or -1.
+
+    A motion that is shorter and says nothing is the beginning of a video of the same rate, where that is known."""
     if pictures in (1, len(motion)):
         return list(range(len(motion)))
     assert motion.source_index is not None
     source = motion.source_index.tolist()
     plain = source == list(range(len(motion)))
+    if plain and len(motion) < pictures and fps is not None and same_rate(fps, motion.fps):
+        return source + [-1] * (pictures - len(motion))
     if plain or min(source) < 0 or max(source) >= pictures:
         raise ComoviError(
             f"the video has {pictures} frames and the motion {len(motion)}, and the motion does not say which frames "

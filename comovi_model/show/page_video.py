@@ -16,6 +16,7 @@ from ..body.motion import BodyMotion
 from ..errors import ComoviError
 from ..files import require_file
 from ..video import upright_pixels, write_video
+from .overlay import same_rate
 
 PLAYED = {  # (container, codec) -> MIME type that current browsers play
     ("mp4", "h264"): "video/mp4",
@@ -38,13 +39,15 @@ class PageVideo:
     fps: float
 
     def times_of(self, motion: BodyMotion) -> list[float]:
-        """The second of the video at which each frame of the motion is seen, (F,), never running backward."""
+        """The second of the video at which each frame of the motion is seen, (F,), never running backward.
+
+        A motion of the same rate that is shorter and says nothing is taken for the beginning of the video."""
         assert motion.source_index is not None
         source = motion.source_index.tolist()
         count = len(motion)
         if source != list(range(count)) and min(source) >= 0 and max(source) < self.frames and source == sorted(source):
             index = [float(number) for number in source]
-        elif abs(self.frames - count) <= 1:
+        elif abs(self.frames - count) <= 1 or (count < self.frames and same_rate(motion.fps, self.fps)):
             index = [float(number) for number in range(count)]
         else:  # the same time, at another rate
             seconds, own = count / motion.fps, self.frames / self.fps

@@ -11,6 +11,7 @@ export class Clock {
     this.playing = false;
     this._tick = this._tick.bind(this);
     if (film) film.onPicture = () => this.playing && this._update();
+    if (film) film.onRefused = () => this.pause();
   }
 
   get frame() {

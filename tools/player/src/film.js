@@ -2,10 +2,12 @@
 export class Film {
   constructor(panel, bytes, { type, times }) {
     this.times = times;
+    this.lasting = times[times.length - 1] - times[times.length - 2] || 0.04; // seconds of the last picture
     this.panel = panel;
     this.works = false;
     this.shown = null; // second of the picture on the screen, where the browser tells it
     this.onPicture = () => {};
+    this.onRefused = () => {}; // the browser wants a press of a button first
     const video = document.createElement("video");
     Object.assign(video, { muted: true, playsInline: true, preload: "auto", controls: false });
     video.src = URL.createObjectURL(new Blob([bytes], { type }));
@@ -39,7 +41,10 @@ export class Film {
 
   play(speed) {
     this.video.playbackRate = speed;
-    this.video.play().catch(() => this._broken());
+    this.video.play().catch(({ name }) => {
+      if (name === "NotSupportedError") this._broken();
+      else if (name === "NotAllowedError") this.onRefused();
+    }); // AbortError: paused again before it began, which is no fault
   }
 
   pause() {
@@ -52,7 +57,7 @@ export class Film {
     const times = this.times;
     let low = 0;
     let high = times.length - 1;
-    if (now >= times[high]) return this.video.ended ? high + 1 : high;
+    if (now >= times[high]) return this.video.ended || now >= times[high] + this.lasting ? high + 1 : high;
     while (high - low > 1) {
       const middle = (low + high) >> 1;
       if (times[middle] <= now) low = middle;
