@@ -30,6 +30,7 @@ from .wan.weights import TensorFiles, open_weights
 
 # kind in the JSON -> the module whose `run_cases(golden)` computes our side
 KINDS = {"comovi": ".comovi.golden", "camerahmr": ".camerahmr.golden"}
+MEASURES = {"abs", "rel", "max_levels", "mean_levels"}  # what a tolerance may limit; see `measure`
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,13 @@ class Golden:
             raise ComoviError(
                 f"{self.path.with_suffix('.json')} states no tolerance for {name}; add one to tolerances."
             )
-        return self.facts["tolerances"][max(entries, key=len)]
+        stated = self.facts["tolerances"][max(entries, key=len)]
+        if not isinstance(stated, dict) or not stated or not stated.keys() <= MEASURES:
+            raise ComoviError(
+                f"{self.path.with_suffix('.json')} states {stated!r} as the tolerance for {name}; expected an object "
+                f"with some of {', '.join(sorted(MEASURES))}."
+            )
+        return stated
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def open_golden(path: str | Path) -> Golden:
         raise file_error(error, beside, "read golden file") from error
     except (ValueError, RecursionError) as error:
         raise ComoviError(f"{beside} is not valid JSON ({error}).") from error
-    if not isinstance(facts, dict) or facts.get("kind") not in KINDS:
+    if not isinstance(facts, dict) or not isinstance(facts.get("kind"), str) or facts["kind"] not in KINDS:
         kind = facts.get("kind") if isinstance(facts, dict) else None
         raise ComoviError(f"{beside} is of kind {kind!r}; this version verifies {', '.join(KINDS)}.")
     golden = Golden(path, facts, open_weights(path))
@@ -119,7 +126,9 @@ def verify_cases(golden: Golden) -> Iterator[CaseResult]:
         try:
             for name, ours in module.run_cases(golden):
                 yield compare(golden, name, ours)
-        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        except ComoviError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise ComoviError(
                 f"{golden.path} is a damaged or incomplete golden file: {type(error).__name__} {str(error)[:200]!r}."
             ) from error
@@ -129,6 +138,8 @@ def compare(golden: Golden, case: str, ours: Mapping[str, Tensor] | ComoviError)
     """Our tensors of one case, by full name, against the golden ones."""
     if isinstance(ours, ComoviError):
         return CaseResult(case, (), math.nan, math.nan, "-", (str(ours),))
+    if not ours:
+        return CaseResult(case, (), math.nan, math.nan, "-", ("the file holds no result of this case to compare",))
     worst_abs, worst_relative, failures = 0.0, 0.0, []
     largest: dict[str, float] = {}
     for name, tensor in ours.items():

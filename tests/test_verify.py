@@ -109,6 +109,33 @@ def test_files_that_are_no_golden_files_are_refused_in_one_sentence(tmp_path):
         verify.run(tmp_path / "missing.safetensors")
 
 
+def test_a_case_of_which_nothing_is_compared_has_failed(tmp_path):
+    tensors = {
+        name.replace("case.m2v_scalar_b2.out.", "case.m2v_scalar_b2.kept.out."): tensor
+        for name, tensor in open_weights(GOLDEN).items()
+    }
+    write_weights(tmp_path / "g.safetensors", tensors, {})
+    shutil.copy(GOLDEN.with_suffix(".json"), tmp_path / "g.json")
+    found = {result.name: result for result in verify.verify_file(tmp_path / "g.safetensors")}
+    assert not found["case.m2v_scalar_b2"].passed
+    assert "holds no result of this case" in found["case.m2v_scalar_b2"].line()
+
+
+@pytest.mark.parametrize("tolerance", [{}, {"absolute": 1.0}, None, 1e-5])
+def test_a_tolerance_that_limits_nothing_is_refused(tmp_path, tolerance):
+    stated = json.loads(GOLDEN.with_suffix(".json").read_text())["tolerances"]
+    with pytest.raises(ComoviError, match="as the tolerance for case"):
+        verify.run(altered(tmp_path, facts={"tolerances": {**stated, "case.": tolerance}}))
+
+
+def test_odd_names_and_kinds_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ComoviError, match="of kind"):
+        verify.run(altered(tmp_path, facts={"kind": ["comovi"]}))
+    odd = altered(tmp_path, lambda tensors: {"unipc.5_shift1.2.3.timesteps": tensors["case.m2v_scalar_b2.in.t"]})
+    with pytest.raises(ComoviError, match="golden file"):
+        verify.run(odd)
+
+
 def test_a_golden_file_that_lacks_something_is_refused_in_one_sentence(tmp_path):
     tensors = {name: tensor for name, tensor in open_weights(GOLDEN).items() if name != "case.m2v_scalar_b2.in.t"}
     write_weights(tmp_path / "g.safetensors", tensors, {})
