@@ -328,3 +328,22 @@ def test_a_wish_that_a_format_cannot_fulfil_is_not_passed_over_in_silence(tmp_pa
     assert "units, person: not heeded, as gvhmr files leave no choice there" in notes
     assert not any("heeded" in note for note in read(tmp_path, motion_files.saved_joblib(
         motion_files.wham(MOTION)), up="y", space="camera", person=3).notes)  # fmt: skip
+
+
+def test_an_array_called_frame_is_no_statement_about_axes(tmp_path):
+    arrays = {"global_orient": np.zeros((3, 3)), "body_pose": np.zeros((3, 69)), "frame": np.arange(3)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    assert len(read_motion(tmp_path / "m.npz", body=BODY).motion) == 3
+
+
+@pytest.mark.parametrize("shape", [(3_000_000, 24, 3), (3_000_000, 263)])
+def test_a_small_file_that_states_a_vast_array_is_refused_before_it_grows(tmp_path, shape):
+    """A tensor of stride 0 states millions of frames in two kilobytes."""
+    resource = pytest.importorskip("resource", reason="this system does not tell a process's memory")
+    vast = torch.zeros(1).as_strided(shape, (0,) * len(shape))
+    torch.save(vast, tmp_path / "m.pt")
+    assert (tmp_path / "m.pt").stat().st_size < 5000
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ComoviError, match="a motion has 1 to 200000 frames, got 3000000"):
+        read_motion(tmp_path / "m.pt", body=BODY)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began < 200_000  # kB

@@ -144,6 +144,7 @@ def _onto_body(
         return read_pc2(content, body, beside=text, fps=wish.fps, betas=how["betas"])
     if name == "mhr":
         return motion_from_mhr(content, body, fps=wish.fps, person=wish.person, betas=how["betas"])
+    check_frames(len(content))  # before it grows: a small file may state a large array
     if name == "humanml3d":
         return motion_from_features(np.asarray(content, np.float64), body, fps=wish.fps, betas=how["betas"])
     return _joints(np.asarray(content, np.float64), body, wish, how)

@@ -293,7 +293,10 @@ def read_4dhumans(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
 
 def _listed(record: dict, name: str) -> list:
     value = record.get(name, [])
-    return list(value) if isinstance(value, (list, np.ndarray)) and np.ndim(value) != 0 else []
+    if not isinstance(value, (list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return []
+    check_frames(max(1, len(value)))
+    return list(value)
 
 
 def read_smpl(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
@@ -307,7 +310,7 @@ def read_smpl(tree: Any, wish: Wish) -> tuple[BodyMotion, list[str]]:
     matrices = shape[-2:] == (3, 3)
     kind = "SMPL-X neutral" if shape[-1] == 63 or (len(shape) > 1 and shape[-2] == 21) else "SMPL neutral"
     stated = tree.get("frame")
-    default = stated if stated in ("camera", "yup", "zup") else "camera"
+    default = stated if isinstance(stated, str) and stated in ("camera", "yup", "zup") else "camera"
     if "pose_body" in tree:
         default = "zup"
     fps = _fps(wish, tree, RELEASE_RATE if matrices else 30.0, notes)
