@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ComoviError
 from .files import atomic_path, require_file
 
-MAX_SIDE = 16384  # pixels; larger pictures are mistakes or attacks
+MAX_SIDE, MAX_PIXELS = 16384, 178_000_000  # larger pictures are mistakes or attacks; Pillow opens no larger ones
 
 
 def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
@@ -20,11 +20,11 @@ def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
     path = require_file(path, what)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the check below
             picture: Image.Image = Image.open(path)
-            if max(picture.size) > MAX_SIDE:
-                size = "x".join(map(str, picture.size))
-                raise ComoviError(f"{what} {path} is {size} pixels; at most {MAX_SIDE} on a side can be used.")
+            width, height = picture.size
+            if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                raise _too_large(f"{what} {path} is {width}x{height} pixels")
             picture = ImageOps.exif_transpose(picture)
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
@@ -36,7 +36,9 @@ def read_image(path: str | os.PathLike[str], what: str = "image") -> np.ndarray:
         raise ComoviError(f"{what} {path} is not a picture that can be read; give a PNG or JPEG file.") from error
     except ComoviError:
         raise
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(f"{what} {path} has too many pixels") from error
+    except (OSError, ValueError, SyntaxError, Warning) as error:
         raise ComoviError(f"{what} {path} is damaged ({_one_line(error)}); save it again as PNG or JPEG.") from error
     if pixels.size == 0:
         raise ComoviError(f"{what} {path} has no pixels ({pixels.shape[1]}x{pixels.shape[0]}); give another one.")
@@ -67,6 +69,12 @@ def to_uint8(pixels) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     return (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _too_large(says: str) -> ComoviError:
+    return ComoviError(
+        f"{says}; at most {MAX_SIDE} on a side and {MAX_PIXELS // 10**6} million in all can be used: make it smaller."
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from comfyui_comovi.comovi_model.errors import ComoviError
@@ -42,6 +44,18 @@ def test_a_truncated_picture_is_refused(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     with pytest.raises(ComoviError, match=r"b\.png is damaged"):
         read_image(tmp_path / "b.png")
+
+
+def test_a_picture_of_a_hundred_megapixels_is_read_and_a_larger_one_named(tmp_path, monkeypatch):
+    Image.new("L", (12000, 9000)).save(tmp_path / "phone.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "phone.png").shape == (9000, 12000, 3)
+    Image.new("1", (16000, 11500)).save(tmp_path / "vast.png")
+    for pillows_limit, sentence in ((Image.MAX_IMAGE_PIXELS, "too many pixels"), (None, "16000x11500 pixels")):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_limit)
+        with pytest.raises(ComoviError, match=f"{sentence}; at most 16384 on a side and 178 million"):
+            read_image(tmp_path / "vast.png")
 
 
 def test_a_picture_without_pixels_is_not_written(tmp_path):
