@@ -21,7 +21,7 @@ from comfyui_comovi.comovi_model.body.smpl import pose_joints
 from comfyui_comovi.comovi_model.body.upright import camera_up, levelling
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image
-from comfyui_comovi.comovi_model.nano import demo, outputs
+from comfyui_comovi.comovi_model.nano import contact_sheet, demo, outputs
 from comfyui_comovi.comovi_model.nano.actions import ACTION_NAMES
 from comfyui_comovi.comovi_model.nano.model import AUTOENCODER_FILE, NETWORK_FILE, TEXT_FILE
 from comfyui_comovi.comovi_model.nano.prompts import DEFAULT_PROMPT, example_actions, names_action, read_prompt
@@ -254,3 +254,13 @@ def test_the_shipped_model_follows_the_default_sentence(tmp_path):
     assert (wrists[0] < head[0] - 0.4).all()
     assert (wrists[24] > head[24] + 0.1).all()
     assert (height[:, [7, 8]] - height[:1, [7, 8]]).abs().max() < 0.1  # the feet stay
+
+
+def test_a_long_text_is_shortened_to_its_room_at_once():
+    """By halves: letter by letter, a sentence of some thousand letters took a minute."""
+    text = "a person walks " * 4000
+    short = contact_sheet.fit_text(text, 17, 300)
+    assert short.endswith("…") and text.startswith(short[:-1])
+    letters = contact_sheet.font(17)
+    assert 290 < letters.getlength(short) <= 300
+    assert contact_sheet.fit_text("a person walks", 17, 300) == "a person walks"

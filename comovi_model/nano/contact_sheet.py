@@ -5,6 +5,7 @@ Letters: F frames, H x W pixels. Pictures are uint8 RGB.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,11 +72,11 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 def fit_text(text: str, size: int, width: int) -> str:
     """The text, shortened with an ellipsis where it is wider than `width` pixels."""
-    if font(size).getlength(text) <= width:
+    letters = font(size)
+    if letters.getlength(text) <= width:
         return text
-    while text and font(size).getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fits = bisect.bisect_left(range(len(text)), True, key=lambda n: letters.getlength(text[: n + 1] + "…") > width)
+    return text[:fits].rstrip() + "…"
 
 
 def _upright_text(page: Image.Image, text: str, x: int, y: int) -> None:
