@@ -49,7 +49,7 @@ VERB_EXAMPLES = {
     "info": ["comovi info motion.npz", "comovi info Wan2.2-TI2V-5B/"],
     "map": [
         "comovi map motion.npz --out map.mp4",
-        "comovi map motion.npz --out frames --size 704x1280 --shading flat --body SMPL_NEUTRAL.npz",
+        "comovi map motion.npz --out frames --size 512x768 --shading flat --body SMPL_NEUTRAL.npz",
     ],
     "estimate": cli_estimate.EXAMPLES,
     "convert": cli_convert.EXAMPLES,
@@ -135,8 +135,9 @@ def _map(arguments: argparse.Namespace) -> int:
     from .comovi_model.draw_map import draw_map_file
 
     where = draw_map_file(
-        arguments.motion, arguments.out, body=arguments.body, size=arguments.size, shading=arguments.shading
-    )
+        arguments.motion, arguments.out, body=arguments.body, size=arguments.size, shading=arguments.shading,
+        overwrite=arguments.overwrite,
+    )  # fmt: skip
     print(f"wrote {where}")
     return 0
 
@@ -244,6 +245,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="phong_reference",
         help="phong_reference: what the released weights saw; flat: colours that decode exactly",
     )
+    draw.add_argument("--overwrite", action="store_true", help="replace pictures of the same names in the folder")
     draw.set_defaults(run=_map)
 
     cli_estimate.add_estimate(add_verb("estimate", "find the body in a photo, or the motion in a video"))
@@ -291,6 +293,9 @@ def _abandon_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+NO_MEMORY = "there is not enough memory; choose a smaller size or close other programs."
+
+
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -331,7 +336,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _abandon_output()
         return 0
     except MemoryError:
-        return _fail("there is not enough memory; choose a smaller size or close other programs.")
+        return _fail(NO_MEMORY)
+    except RuntimeError as error:  # torch's own kinds of it
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        return _fail(NO_MEMORY)
     except OSError as error:
         if error.filename is None:
             _abandon_output()

@@ -144,6 +144,8 @@ def _check_wishes(arguments: argparse.Namespace) -> None:
         raise ComoviError("nothing to do; name at least one step, as --fill or --smooth savgol (see --help).")
     if arguments.resample is not None:
         exact_fps(arguments.resample)
+    if arguments.interpolate and arguments.resample is None and arguments.speed is None:
+        raise ComoviError("--interpolate is for --resample or --speed, which were not given.")
     for detail, step in (("strength", "smooth"), ("max_gap", "fill"), ("blend", "join"), ("bridge", "join")):
         if getattr(arguments, detail) not in (None, False) and not getattr(arguments, step):
             raise ComoviError(f"--{detail.replace('_', '-')} is for --{step}, which was not given.")
@@ -171,7 +173,7 @@ def _trimmed(motion: BodyMotion, span: Trim) -> BodyMotion:
             return default
         value, unit = end
         place = round(value * motion.fps) if unit == "s" else int(value)
-        return place + len(motion) if place < 0 else place
+        return place + len(motion) if value < 0 else place
 
     start, stop = frame(span[0], 0), frame(span[1], len(motion))
     if not 0 <= start < stop or start >= len(motion):

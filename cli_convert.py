@@ -80,6 +80,7 @@ def _mapping(path: Path | None) -> dict[str, str] | None:
 
 def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     from .comovi_model.body.smpl import load_body_model
+    from .comovi_model.errors import ComoviError
     from .comovi_model.files import require_place
     from .comovi_model.motion_io import FORMATS, for_body, read_motion, write_motion
     from .comovi_model.motion_io.writing import check_options, format_of_suffix
@@ -88,6 +89,12 @@ def _convert(arguments: argparse.Namespace, say: Callable[[str], None] = print) 
     chosen = {
         "root": arguments.root, "names": arguments.names, "units": arguments.out_units, "order": arguments.order,
     }  # fmt: skip
+    ending = arguments.output.suffix.lower()
+    if ending and ending != FORMATS[name].suffix and any(row.suffix == ending for row in FORMATS.values()):
+        raise ComoviError(
+            f"{arguments.output} ends in {ending}, and {name} files end in {FORMATS[name].suffix}; change the name or "
+            "--format."
+        )
     options = {key: value for key, value in chosen.items() if value is not None}
     check_options(name, options)
     require_place(arguments.output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -26,11 +26,14 @@ def draw_map_file(
     body: str | os.PathLike[str] | None = None,
     size: tuple[int, int] | None = None,
     shading: str = "phong_reference",
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Draw the motion in `motion_path` to `out`: .mp4, .png (a motion of one frame) or a new folder of PNG files.
 
     `size` is (width, height) in pixels, by default that of the motion's camera; `body` a body model file, by default
-    the mannequin. Returns `out`.
+    the mannequin. `overwrite` lets a folder that is not empty be written into. `say` is told of a size of another
+    shape than the camera's. Returns `out`.
     """
     out = Path(out)
     motion = BodyMotion.load(os.fspath(motion_path))
@@ -38,6 +41,8 @@ def draw_map_file(
         raise ComoviError(f"{motion_path} has no camera, so its motion map has no viewpoint; save it with a camera.")
     width, height = size or (motion.camera.width, motion.camera.height)
     _check_target(out, len(motion), width, height)
+    if note := motion.camera.stretched_by(width, height):
+        say(f"note: {note}")
     model = load_body_model(None if body is None else os.fspath(body))
     check_same_body(model, motion)
     if motion.frame != "camera":
@@ -48,7 +53,7 @@ def draw_map_file(
         elif out.suffix:
             write_image(out, next(frames))
         else:
-            with atomic_folder(out) as folder:
+            with atomic_folder(out, overwrite=overwrite) as folder:
                 for number, frame in enumerate(frames):
                     write_image(folder / f"{number:05d}.png", frame)
     return out

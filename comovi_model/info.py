@@ -48,7 +48,7 @@ def _tensors(path: Path) -> list[str]:
 
     files = open_weights(path)
     beside = path.with_suffix(".json")
-    golden = _load_json(beside) if path.is_file() and beside.exists() else {}
+    golden = _beside(beside) if path.is_file() and beside.exists() else {}
     if "kind" in golden:
         return [f"golden file of kind {golden['kind']}; run: comovi verify {path}", *_contents(files)]
     if {"v_template", "weights"} <= files.entries.keys():
@@ -162,11 +162,12 @@ def _glb(path: Path) -> list[str]:
         raise ComoviError(f"{path} is a damaged GLB file: its header promises {total} bytes, {len(data)} are there.")
     try:
         scene = json.loads(data[20 : 20 + length])
-        joints = max((len(skin["joints"]) for skin in scene.get("skins", [])), default=0)
-        names = [str(item.get("name", "unnamed")) for item in scene.get("animations", [])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        joints = max((len(skin["joints"]) for skin in scene.get("skins") or []), default=0)
+        names = [str(item.get("name", "unnamed")) for item in scene.get("animations") or []]
+        meshes = len(scene.get("meshes") or [])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ComoviError(f"{path} is a GLB file whose JSON part cannot be read; the file is damaged.") from error
-    lines = [f"GLB scene (glTF {version}): {len(scene.get('meshes', []))} meshes, skin of {joints} joints"]
+    lines = [f"GLB scene (glTF {version}): {meshes} meshes, skin of {joints} joints"]
     return [*lines, f"animations: {', '.join(names)}" if names else "lacks: an animation, so it stands still"]
 
 
@@ -192,6 +193,14 @@ def _load_json(path: Path) -> dict:
             raise
         raise ComoviError(f"{path} is not valid JSON ({error}).") from error
     return content if isinstance(content, dict) else {}
+
+
+def _beside(path: Path) -> dict:
+    """The JSON beside a file of tensors; it may be anybody's, so one that cannot be read says nothing of them."""
+    try:
+        return _load_json(path)
+    except (ComoviError, OSError):
+        return {}
 
 
 def _json(path: Path) -> list[str]:

@@ -101,6 +101,8 @@ def test_one_shape_for_two_clips(folder, body, capsys):
         (["--resample", "0"], "between 0.01 and 1000"),
         (["--trim", "500:600"], "keeps nothing"),
         (["--trim", "9:3"], "keeps nothing"),
+        (["--trim=-0.001s:"], "keeps nothing"),
+        (["--mirror", "--interpolate", "slerp"], "--interpolate is for --resample or --speed"),
         (["--trim", "3"], "expected A:B"),
         (["--trim", "a:b"], "frames or seconds"),
         (["--trim", "1e308s:"], "frames or seconds"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from comfyui_comovi import __version__, cli
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import write_image
@@ -95,6 +96,8 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(capsys, argv, words):
         (ComoviError("frame 3\nis odd."), 2, "comovi: frame 3 is odd.\n"),
         (KeyboardInterrupt(), 130, "comovi: stopped; nothing was left half-written.\n"),
         (MemoryError(), 2, "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "not enough memory"),
         (OSError(28, "No space left on device", "out.mp4"), 2, "out.mp4: the disk is full"),
     ],
 )

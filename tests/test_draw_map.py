@@ -11,6 +11,7 @@ from comfyui_comovi.comovi_model.body.map_render import render_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
 from comfyui_comovi.comovi_model.body.toy import toy_body
 from comfyui_comovi.comovi_model.draw_map import draw_map_file
+from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import read_image, to_uint8
 from comfyui_comovi.comovi_model.video import read_video
 
@@ -43,6 +44,17 @@ def test_a_video_has_the_motion_s_rate_and_the_size_asked_for(tmp_path, body):
     frames, fps = read_video(draw_map_file(tmp_path / "m.npz", tmp_path / "map.mp4", size=(64, 128)))
     assert (frames.shape, fps) == ((3, 128, 64, 3), 16)
     assert frames.min() < 200  # somebody is in it
+
+
+def test_a_size_of_another_shape_is_named_and_a_full_folder_needs_a_word(tmp_path, body):
+    walking().save(tmp_path / "m.npz")
+    said: list[str] = []
+    draw_map_file(tmp_path / "m.npz", tmp_path / "maps", size=(64, 64), say=said.append)
+    assert len(said) == 1 and "64 x 64" in said[0]
+    with pytest.raises(ComoviError, match="pass --overwrite"):
+        draw_map_file(tmp_path / "m.npz", tmp_path / "maps")
+    draw_map_file(tmp_path / "m.npz", tmp_path / "maps", overwrite=True, say=said.append)
+    assert len(said) == 1 and read_image(tmp_path / "maps" / "00002.png").shape == (64, 32, 3)
 
 
 def test_one_frame_fits_into_one_picture(tmp_path, body):

@@ -18,6 +18,7 @@ from comfyui_comovi.comovi_model.comovi.dual_branch import DualBranch
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.images import write_image
 from comfyui_comovi.comovi_model.info import describe
+from comfyui_comovi.comovi_model.wan.weights import write_weights
 
 TINY = DualBranchConfig(dim=128, ffn_dim=32, num_heads=1, num_layers=2, text_dim=8, text_len=4, freq_dim=16)
 
@@ -90,6 +91,26 @@ def test_a_scene_tells_its_joints_and_animations(tmp_path):
     said_of_it = said(tmp_path / "a.glb")
     assert "skin of 24 joints" in said_of_it
     assert "animations: motion" in said_of_it
+
+
+@pytest.mark.parametrize("scene", [b'{"meshes": null, "skins": null, "animations": null}', b"[" * 3000 + b"]" * 3000])
+def test_an_odd_scene_is_described_or_refused_in_a_sentence(tmp_path, scene):
+    scene += b" " * (-len(scene) % 4)
+    (tmp_path / "a.glb").write_bytes(
+        struct.pack("<4sIIII", b"glTF", 2, 20 + len(scene), len(scene), 0x4E4F534A) + scene
+    )
+    if scene.startswith(b"{"):
+        assert "0 meshes" in said(tmp_path / "a.glb")
+    else:
+        with pytest.raises(ComoviError, match="JSON part cannot be read"):
+            said(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_somebody_else_s_json_beside_a_model_says_nothing_of_it(tmp_path, content):
+    write_weights(tmp_path / "model.safetensors", {"classifier.action.weight": torch.zeros(2, 2)}, {})
+    (tmp_path / "model.json").write_text(content)
+    assert "judge of the nano evaluation" in said(tmp_path / "model.safetensors")
 
 
 def test_a_picture_tells_its_size(tmp_path):

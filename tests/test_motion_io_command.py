@@ -83,6 +83,7 @@ def test_results_of_estimators_lose_the_shape_that_is_not_ours_and_it_is_said(tm
         (["walk.bvh", "a.glb", "--units", "ell"], "units must be one of m, cm"),
         (["walk.bvh", "a.bvh", "--order", "XYX"], "the order of rotations must be one of"),
         (["walk.bvh", "a.glb", "--format", "gvhmr"], "invalid choice: 'gvhmr'"),
+        (["walk.bvh", "a.bvh", "--format", "glb"], "a.bvh ends in .bvh, and glb files end in .glb"),
         (["noise", "a.glb"], "expected a motion"),
         (["walk.bvh", "walk.bvh/a.glb"], "cannot write"),
     ],
