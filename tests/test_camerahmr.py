@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_comovi.comovi_model.body.rotations import matrix_from_6d_columns
-from comfyui_comovi.comovi_model.camerahmr.checkpoint import check_kind, convert, read_checkpoint
+from comfyui_comovi.comovi_model.camerahmr.checkpoint import check_kind, convert, fill, read_checkpoint
 from comfyui_comovi.comovi_model.camerahmr.crop import Square, box_of_mask, crop, square_of, translation
 from comfyui_comovi.comovi_model.camerahmr.decoder import DecoderConfig
 from comfyui_comovi.comovi_model.camerahmr.estimator import BodyNet, CameraHMR, load_camerahmr
@@ -195,3 +195,27 @@ def test_conversion_keeps_the_head_in_full(tmp_path):
     assert count == len(full_state())
     assert read["backbone.blocks.0.mlp.fc1.weight"].dtype == torch.float16
     assert torch.equal(read["smpl_head.decpose.weight"], full_state()["smpl_head.decpose.weight"])
+
+
+def test_the_crop_of_a_large_photo_is_that_of_its_part_and_takes_no_more_memory():
+    """The picture is a photo of 12 megapixels: as 64-bit numbers it would be 288 MB. Rounding may differ by one."""
+    large = np.random.default_rng(4).integers(0, 256, (3000, 4000, 3), np.uint8)
+    part = np.ascontiguousarray(large[1000:1500, 2000:2600])
+    with torch.profiler.profile(profile_memory=True) as watched:
+        cut = crop(large, Square((2300.3, 1250.2), 300.0))
+    assert int((cut.int() - crop(part, Square((300.3, 250.2), 300.0)).int()).abs().max()) <= 1
+    assert max(event.self_cpu_memory_usage for event in watched.key_averages()) < 30e6
+    for square in (Square((10.0, 20.0), 400.0), Square((3990.0, 2995.0), 77.7)):
+        outside = crop(large, square)
+        assert outside.shape == (3, 256, 256) and bool((outside == 0).any()) and bool((outside > 0).any())
+    assert not bool(crop(large, Square((9000.0, 20.0), 400.0)).any())
+
+
+def test_a_checkpoint_that_does_not_count_its_batches_is_filled_in():
+    torch.manual_seed(5)
+    given = {k: v for k, v in FieldOfViewNet(8, 16).state_dict().items() if not k.endswith("num_batches_tracked")}
+    with torch.device("meta"):
+        network = FieldOfViewNet(8, 16)
+    fill(network, given, "flnet.ckpt")
+    assert not any(tensor.is_meta for tensor in network.to("cpu").state_dict().values())
+    assert network(torch.zeros(1, 3, 256, 256)).shape == (1, 2)

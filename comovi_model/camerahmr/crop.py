@@ -7,6 +7,7 @@ bilinear, black outside, without smoothing where it shrinks: as in training.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ SIDE = 256
 COLUMNS = slice(32, 224)  # what the network reads of the square: 256 x 192
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST = 2.0  # pixels of a side
+MARGIN = 2  # pixels around the square that sampling may touch
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,30 @@ def box_of_mask(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 def crop(picture: np.ndarray, square: Square) -> Tensor:
     """(3, 256, 256) uint8."""
-    height, width = picture.shape[:2]
+    part, left, top = _around(picture, square)
+    height, width = part.shape[:2]
+    if not height or not width:
+        return torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
     steps = (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2) * square.side / SIDE
-    x, y = steps + square.centre[0], steps + square.centre[1]  # in pixels, counted from their centres
+    x, y = steps + square.centre[0] - left, steps + square.centre[1] - top  # in pixels, counted from their centres
     grid = torch.stack(torch.meshgrid(2 * (x + 0.5) / width - 1, 2 * (y + 0.5) / height - 1, indexing="xy"), -1)
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].double()
+    pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)[None].double()
     sampled = F.grid_sample(pixels, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _around(picture: np.ndarray, square: Square) -> tuple[np.ndarray, int, int]:
+    """The part of a picture (H, W, 3) under the square and its margin, and its left and upper edge in pixels.
+
+    A person is a small part of a photo: only that part need become numbers of 64 bits.
+    """
+    height, width = picture.shape[:2]
+    reach = square.side / 2 + MARGIN
+    (left, right), (top, bottom) = (
+        (min(max(math.floor(middle - reach), 0), long), min(max(math.ceil(middle + reach) + 1, 0), long))
+        for middle, long in zip(square.centre, (width, height), strict=True)
+    )
+    return picture[top:bottom, left:right], left, top
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from .hrnet import HRNet
 
 SIDE = 256
 CHANNEL_ORDERS = ("bgr", "rgb")
+ROWS = 256  # of a picture that is shrunk, at a time
 
 
 class FieldOfViewNet(nn.Module):
@@ -49,7 +50,11 @@ def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     if max(picture.shape[:2]) < SIDE:
         return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
     rows, columns = covered(picture.shape[0], height), covered(picture.shape[1], width)
-    mean = np.einsum("yi,ijc,xj->yxc", rows, picture.astype(np.float64), columns, optimize=True)
+    mean = np.zeros((height, width, 3))
+    for start in range(0, len(picture), ROWS):  # a large photo as numbers of 64 bits would take half a gigabyte
+        band = slice(start, start + ROWS)
+        part = picture[band].astype(np.float64)
+        mean += np.einsum("yi,ijc,xj->yxc", rows[:, band], part, columns, optimize=True)
     return np.rint(mean).clip(0, 255).astype(np.uint8)
 
 
