@@ -78,7 +78,8 @@ def check_kind(tensors: Mapping[str, Tensor], path: str | Path, wanted: str) -> 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Give a network its weights (float32, evaluation mode); every one must be there.
 
-    Others are ignored: the published files hold layers that nobody reads (deckp, fc2, backbone.final_layer).
+    Others are ignored: the published files hold layers that nobody reads (deckp, fc2, backbone.final_layer). How many
+    batches a norm has seen in training may be missing: nothing here reads it.
     """
     state = network.state_dict()
     missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -90,7 +91,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
             f"{source} does not fit the network: {len(missing)} tensors missing and {len(shapes)} of another size "
             f"({'; '.join(few)})."
         )
-    given = {name: tensors.get(name, state[name]) for name in state}
+    uncounted = torch.zeros((), dtype=torch.int64)
+    given = {name: tensors.get(name, uncounted) for name in state}
     given = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
     network.load_state_dict(given, assign=True)
     network.eval().requires_grad_(False)
