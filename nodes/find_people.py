@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.estimate.draw_people import draw_people
 from ..comovi_model.estimate.finder import find_people
-from ..comovi_model.estimate.people import CHOICES, choose_people, crowd_note, cut_note, within_picture
+from ..comovi_model.estimate.people import CHOICES, all_within, choose_people, crowd_note, cut_note
 from .choices import listed
 from .frames import Steps, batch_of, frames_of
 from .schema import make_schema
@@ -54,7 +54,7 @@ class FindPeople(io.ComfyNode):
         for number, frame in enumerate(frames):
             those = []
             try:
-                those = find_people(frame) if given is None else [within_picture(one, size) for one in given[number]]
+                those = find_people(frame) if given is None else all_within(given[number], size)
                 chosen = choose_people(those, who, index=index, mask=painted)
             except ComoviError as error:
                 if len(frames) == 1:

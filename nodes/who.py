@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.estimate.people import CHOICES, Person
 from ..comovi_model.estimate.people_from import (
+    frames_of_sam3,
     in_every_frame,
     people_from_boxes,
     people_from_keypoints,
@@ -84,10 +85,10 @@ def people_of_frames(value: Any, size: tuple[int, int], frames: int) -> list[lis
     if isinstance(value, torch.Tensor):
         return _of_masks(value, size, frames)
     if isinstance(value, Mapping) and "packed_masks" in value:
-        tracks = tracks_from_sam3(value, size)
-        seen = len(tracks[0]) if tracks else 0
+        seen = frames_of_sam3(value)
         if seen != frames:
             raise ComoviError(f"people: the SAM3 track has {seen} frames and the video {frames}; track this video.")
+        tracks = tracks_from_sam3(value, size)
         return [[person for row in tracks if (person := row[frame]) is not None] for frame in range(frames)]
     if isinstance(value, list) and value and isinstance(value[0], list) and _all_people(value):
         return _for_all(value, frames, "Find People saw")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ComoviError
-from .people import NUM_KEYPOINTS, clean_keypoints
+from .people import NUM_KEYPOINTS, NobodyError, clean_keypoints
 
 NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
 _NECK = -1  # in an order: this point is not detected; it is the middle of the shoulders
@@ -63,7 +63,7 @@ def openpose_18(points: Any, order: str | None = None, size: tuple[int, int] | N
             out[number] = rows[source]
     out = clean_keypoints(out)
     if float(np.abs(out[:, :2]).max(initial=0)) > LARGEST_COORDINATE:
-        raise ComoviError(f"a keypoint lies beyond {LARGEST_COORDINATE:g} pixels; coordinates must be pixels.")
+        raise NobodyError(f"a keypoint lies beyond {LARGEST_COORDINATE:g} pixels; coordinates must be pixels.")
     if known.shares or (0 < out[:, :2].max() <= 1.0 and size is not None and min(size) > 1):
         if size is None:
             raise ComoviError(f"{known.name} coordinates are shares of the picture; its height and width are needed.")

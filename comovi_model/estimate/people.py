@@ -6,13 +6,15 @@ OpenPose in its order, each x, y in pixels and a confidence from 0 (not seen) to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ..camerahmr.crop import box_of_mask
 from ..errors import ComoviError
+from .packed_mask import PackedMask
 
 KEYPOINT_NAMES = (
     "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
@@ -23,6 +25,10 @@ NUM_KEYPOINTS = len(KEYPOINT_NAMES)
 CHOICES = ("largest", "index", "left to right", "mask", "all")
 SMALLEST_PICTURE = 16  # pixels of a side; a person in less cannot be told from a stain
 SMALLEST_BOX = 2.0  # pixels of a side
+LEAST_SURE = 0.3  # confidence of a keypoint that counts as seen; the nodes of DWPose and SDPose draw those above it
+
+
+Entry, Found = TypeVar("Entry"), TypeVar("Found")
 
 
 class NobodyError(ComoviError):
@@ -34,7 +40,7 @@ class Person:
     """One person of one picture. `score` is how sure the finder is, 1 where nobody doubts it."""
 
     box: np.ndarray  # (4,) float64
-    mask: np.ndarray | None = None  # (H, W) bool
+    mask: np.ndarray | PackedMask | None = None  # (H, W) bool
     keypoints: np.ndarray | None = None  # (18, 3) float64
     score: float = 1.0
 
@@ -48,10 +54,10 @@ class Person:
             raise NobodyError(f"the box {_text(box)} is empty; expected left, top, right, bottom in pixels.")
         object.__setattr__(self, "box", box)
         if self.mask is not None:
-            mask = np.asarray(self.mask)
-            if mask.ndim != 2:
+            mask = self.mask if isinstance(self.mask, PackedMask) else np.asarray(self.mask)
+            if len(mask.shape) != 2:
                 raise ComoviError(f"the mask of a person must be (height, width), got {mask.shape}.")
-            object.__setattr__(self, "mask", mask.astype(bool))
+            object.__setattr__(self, "mask", mask.astype(bool, copy=False) if isinstance(mask, np.ndarray) else mask)
         if self.keypoints is not None:
             object.__setattr__(self, "keypoints", clean_keypoints(self.keypoints))
         object.__setattr__(self, "score", float(self.score))
@@ -96,6 +102,28 @@ def within_picture(person: Person, size: tuple[int, int]) -> Person:
         )
     low, high = np.zeros(4), np.array([width, height, width, height], np.float64)
     return Person(np.clip(box, low, high), person.mask, person.keypoints, person.score)
+
+
+def whoever_is_usable(entries: Iterable[Entry], read: Callable[[Entry], Found]) -> list[Found]:
+    """read(entry) of each, without those who name nobody (an empty box, a place outside the picture).
+
+    Where nobody remains, the first of them says why.
+    """
+    people: list[Found] = []
+    refusal: NobodyError | None = None
+    for entry in entries:
+        try:
+            people.append(read(entry))
+        except NobodyError as error:
+            refusal = refusal or error
+    if refusal is not None and not people:
+        raise refusal
+    return people
+
+
+def all_within(people: Iterable[Person], size: tuple[int, int]) -> list[Person]:
+    """Those of whom something is inside the picture (H, W), cut at its edges."""
+    return whoever_is_usable(people, lambda person: within_picture(person, size))
 
 
 def check_picture(pixels: np.ndarray) -> np.ndarray:
@@ -164,7 +192,8 @@ def _under_mask(people: Sequence[Person], mask: np.ndarray | None) -> Person:
 
     def overlap(person: Person) -> float:
         if person.mask is not None and person.mask.shape == mask.shape:
-            return float((person.mask & mask).sum() / max((person.mask | mask).sum(), 1))
+            own = np.asarray(person.mask)
+            return float((own & mask).sum() / max((own | mask).sum(), 1))
         return box_overlap(person.box, meant.box)
 
     best = max(people, key=overlap)
@@ -187,6 +216,14 @@ def crowd_note(people: Sequence[Person], chosen: Sequence[Person]) -> str | None
     if len(people) <= len(chosen):
         return None
     return f"{len(people)} people were found and {len(chosen)} taken; choose another by index, side or mask."
+
+
+def doubt_note(person: Person) -> str | None:
+    """A sentence for the user where a detector is unsure of every keypoint of the person."""
+    best = 0.0 if person.keypoints is None else float(person.keypoints[:, 2].max())
+    if best <= 0 or best >= LEAST_SURE:
+        return None
+    return f"No keypoint is surer than {best:.2f}: those at least half as sure as the best were taken."
 
 
 def cut_note(person: Person, size: tuple[int, int], margin: float = 0.01) -> str | None:

@@ -1,13 +1,15 @@
 """People from what other nodes and tools say of them: boxes, masks, tracks of SAM3, keypoints.
 
-`size` is the (height, width) of the picture. Every reader refuses in one sentence what cannot be used, and gives people
-in the order in which they came. What is accepted, as ComfyUI and its common packs write it:
+`size` is the (height, width) of the picture. Every reader gives people in the order in which they came, without those
+who cannot be used (an empty box, a place outside the picture); where nobody remains, and where the input is no such
+thing at all, it refuses in one sentence. What is accepted, as ComfyUI and its common packs write it:
 
 - boxes: {"x", "y", "width", "height"} (BOUNDING_BOX), four numbers left, top, right, bottom; lists of either, for
   every frame alike; or a list of such lists, one per frame.
 - masks: (H, W), or (N, H, W) with one person each.
 - SAM3_TRACK_DATA: {"packed_masks" (frames, people, h, w / 8) uint8 with eight pixels per byte, "orig_size"}.
 - POSE_KEYPOINT: per frame {"people": [{"pose_keypoints_2d": x, y, confidence, ...}], "canvas_width", "canvas_height"}.
+  Points of a confidence below 0.3 count as not seen: SDPose writes a place for every joint, hidden or not.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import numpy as np
 from ..camerahmr.crop import box_of_mask
 from ..errors import ComoviError
 from .keypoints import openpose_18
-from .people import NUM_KEYPOINTS, NobodyError, Person, within_picture
+from .packed_mask import PackedMask
+from .people import LEAST_SURE, NUM_KEYPOINTS, NobodyError, Person, whoever_is_usable, within_picture
 
 MOST_PEOPLE = 64  # more in one picture are a mistake, or an attack
 PERSON_LABELS = ("person", "people", "human", "man", "woman", "child", "0", "")
 NORMALISED_BELOW = 2.0  # keypoints whose every coordinate is below this are shares of the canvas, not pixels
+OF_THE_BEST = 0.5  # of the surest point, where no point of a person is as sure as that
 
 
 def in_every_frame(read: Callable[[int], list[Person]], frames: int) -> list[list[Person]]:
@@ -50,16 +54,12 @@ def people_from_boxes(boxes: Any, size: tuple[int, int], frame: int = 0) -> list
     rows = _boxes_of_frame(_plain(boxes), frame)
     if len(rows) > MOST_PEOPLE:
         raise ComoviError(f"{len(rows)} boxes came for one picture; at most {MOST_PEOPLE} people can be read.")
-    people, other = [], []
-    for row in rows:
-        box, score, label = _read_box(row)
-        if label.strip().lower() in PERSON_LABELS:
-            people.append(within_picture(Person(box, score=score), size))
-        else:
-            other.append(label)
-    if rows and not people:
-        raise NobodyError(f"none of the {len(rows)} boxes is a person; they are labelled {', '.join(other[:5])}.")
-    return people
+    read = [_read_box(row) for row in rows]
+    of_people = [(box, score) for box, score, label in read if label.strip().lower() in PERSON_LABELS]
+    if rows and not of_people:
+        other = ", ".join(label for _, _, label in read[:5])
+        raise NobodyError(f"none of the {len(rows)} boxes is a person; they are labelled {other}.")
+    return whoever_is_usable(of_people, lambda one: within_picture(Person(one[0], score=one[1]), size))
 
 
 def people_from_masks(masks: Any, size: tuple[int, int]) -> list[Person]:
@@ -97,6 +97,23 @@ def people_from_masks(masks: Any, size: tuple[int, int]) -> list[Person]:
 
 def tracks_from_sam3(track: Any, size: tuple[int, int] | None = None) -> list[list[Person | None]]:
     """One list per tracked object, with its person in every frame, None where it is not seen."""
+    packed = _packed_masks(track)
+    height, width = size or track.get("orig_size") or (packed.shape[2], packed.shape[3] * 8)
+    scores = list(track.get("scores") or [])
+    tracks: list[list[Person | None]] = []
+    for number in range(packed.shape[1]):
+        score = float(scores[number]) if number < len(scores) else 1.0
+        tracks.append([_from_packed(packed[frame, number], (height, width), score) for frame in range(len(packed))])
+    return tracks
+
+
+def frames_of_sam3(track: Any) -> int:
+    """How many frames SAM3 tracked."""
+    return len(_packed_masks(track))
+
+
+def _packed_masks(track: Any) -> np.ndarray:
+    """(frames, people, h, w / 8) uint8."""
     if not isinstance(track, Mapping) or "packed_masks" not in track:
         raise ComoviError("SAM3 track data must hold packed_masks; connect the output of SAM3 Video Track.")
     packed = _plain(track["packed_masks"])
@@ -106,13 +123,7 @@ def tracks_from_sam3(track: Any, size: tuple[int, int] | None = None) -> list[li
         raise ComoviError("packed_masks of the SAM3 track must be uint8 (frames, people, height, width / 8).")
     if packed.shape[1] > MOST_PEOPLE:
         raise ComoviError(f"{packed.shape[1]} objects were tracked; at most {MOST_PEOPLE} people can be read.")
-    height, width = size or track.get("orig_size") or (packed.shape[2], packed.shape[3] * 8)
-    scores = list(track.get("scores") or [])
-    tracks: list[list[Person | None]] = []
-    for number in range(packed.shape[1]):
-        score = float(scores[number]) if number < len(scores) else 1.0
-        tracks.append([_from_packed(packed[frame, number], (height, width), score) for frame in range(len(packed))])
-    return tracks
+    return packed
 
 
 def people_from_sam3(track: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
@@ -128,7 +139,11 @@ def people_from_sam3(track: Any, size: tuple[int, int], frame: int = 0) -> list[
 
 
 def people_from_keypoints(pose: Any, size: tuple[int, int], frame: int = 0) -> list[Person]:
-    """People from POSE_KEYPOINT, in pixels of the picture whatever the canvas was."""
+    """People from POSE_KEYPOINT, in pixels of the picture whatever the canvas was.
+
+    Points less sure than 0.3 count as not seen; of a person without a surer one those are taken that are at least half
+    as sure as the best. Whoever has fewer than two points left is nobody.
+    """
     record = _frame_of_pose(_plain(pose), frame)
     height, width = size
     canvas_width, canvas_height = (_side(record, name) for name in ("canvas_width", "canvas_height"))
@@ -137,21 +152,13 @@ def people_from_keypoints(pose: Any, size: tuple[int, int], frame: int = 0) -> l
         raise ComoviError("people of the pose keypoints must be a list; connect the output of a pose detector.")
     if len(rows) > MOST_PEOPLE:
         raise ComoviError(f"{len(rows)} people came for one picture; at most {MOST_PEOPLE} can be read.")
-    everybody = [_points_of(row) for row in rows]
+    everybody = whoever_is_usable(rows, _points_of)
     largest = max((float(np.abs(points[:, :2]).max()) for points in everybody), default=0.0)
     if largest <= NORMALISED_BELOW:
         scale = np.array([width, height], np.float64)
     else:
         scale = np.array([width / (canvas_width or width), height / (canvas_height or height)])
-    people = []
-    for points in everybody:
-        points[:, :2] *= scale
-        seen = points[points[:, 2] > 0, :2]
-        if len(seen) >= 2:
-            people.append(_from_points(points, size))
-    if rows and not people:
-        raise NobodyError("the pose keypoints hold nobody of whom two points are seen; give another picture.")
-    return people
+    return whoever_is_usable(everybody, lambda points: _from_points(points * [*scale, 1.0], size))
 
 
 def box_of_keypoints(keypoints: np.ndarray) -> np.ndarray:
@@ -223,16 +230,10 @@ def _number(value: Any, name: str) -> float:
 
 
 def _from_packed(packed: np.ndarray, size: tuple[int, int], score: float) -> Person | None:
-    """One mask (h, w / 8) with the lowest bit of a byte first, enlarged to the picture."""
-    small = np.unpackbits(packed, axis=-1, bitorder="little")
-    height, width = size
-    rows = ((np.arange(height) + 0.5) * small.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * small.shape[1] / width).astype(np.int64)
-    mask = small[rows][:, columns].astype(bool)
-    if not mask.any():
-        return None
-    box = np.array(box_of_mask(mask))
-    return Person(box, mask, score=score) if (box[2:] - box[:2]).min() >= 2 else None
+    """One mask (h, w / 8) with the lowest bit of a byte first, of a picture of `size`; None where it names nobody."""
+    mask = PackedMask(packed, size)
+    box = mask.box()
+    return Person(box, mask, score=score) if box is not None and (box[2:] - box[:2]).min() >= 2 else None
 
 
 def _frame_of_pose(pose: Any, frame: int) -> Mapping[str, Any]:
@@ -256,14 +257,17 @@ def _side(record: Mapping[str, Any], name: str) -> float:
 
 
 def _points_of(row: Any) -> np.ndarray:
-    """(18, 3) of one person, with 0, 0, 0 where a point is missing."""
+    """(18, 3) of one person, with 0, 0, 0 where a point is missing or too unsure to count; two at least are there."""
     numbers = row.get("pose_keypoints_2d") if isinstance(row, Mapping) else None
     try:
         points = np.array(numbers if numbers is not None else [], np.float64).reshape(-1, 3)
     except (ValueError, TypeError):
         raise ComoviError("pose_keypoints_2d must be x, y, confidence of each point in turn.") from None
-    if len(points) == 0:
-        return np.zeros((NUM_KEYPOINTS, 3))
-    if len(points) not in (17, NUM_KEYPOINTS, 25):
+    if len(points) not in (0, 17, NUM_KEYPOINTS, 25):
         raise ComoviError(f"pose_keypoints_2d must hold 18 (OpenPose), 25 or 17 (COCO) points, got {len(points)}.")
-    return openpose_18(points)
+    found = openpose_18(points) if len(points) else np.zeros((NUM_KEYPOINTS, 3))
+    best = float(found[:, 2].max())
+    found[found[:, 2] < (LEAST_SURE if best >= LEAST_SURE else OF_THE_BEST * best)] = 0
+    if (found[:, 2] > 0).sum() < 2:
+        raise NobodyError("the pose keypoints hold nobody of whom two points are seen; give another picture.")
+    return found
