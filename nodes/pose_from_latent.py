@@ -20,6 +20,7 @@ from .native.latent_format import CHANNELS
 from .native.network import POSE_REQUEST, PoseRequest
 from .schema import ADVANCED, BodyMotion, make_schema
 
+CLIP_RATE = 16.0  # frames a second of the clips that the models make, whatever file the first pose came from
 SEED = 0  # of the little noise that the finished latent is read under: the answer is always the same
 
 
@@ -53,7 +54,11 @@ class PoseFromLatent(io.ComfyNode):
                 ),
                 io.Int.Input("batch_index", default=0, min=0, max=63, tooltip="Which clip of a batch.", **ADVANCED),
             ],
-            outputs=[BodyMotion.Output("motion", display_name="motion", tooltip="All frames, in the camera's frame.")],
+            outputs=[
+                BodyMotion.Output(
+                    "motion", display_name="motion", tooltip="All frames, in the camera's frame, 16 a second."
+                )
+            ],
         )
 
     @classmethod
@@ -76,6 +81,7 @@ class PoseFromLatent(io.ComfyNode):
                 f"batch_index is {batch_index}, but the latent holds {len(samples)} clips (0 is the first)."
             )
         chosen = samples[batch_index : batch_index + 1]
+        _check_start(start_pose)
         poses = read_poses(model, positive, chosen, start_pose, sigma or network.pose_sigma)
         rotations = torch.cat([start_pose.rotations[:1].cpu(), matrix_from_6d_rows(poses.cpu().unflatten(-1, (24, 6)))])
         motion = Motion(
@@ -84,11 +90,23 @@ class PoseFromLatent(io.ComfyNode):
             transl=start_pose.transl[:1].expand(len(rotations), -1).clone(),
             frame=start_pose.frame,
             camera=start_pose.camera and still(start_pose.camera),
-            fps=start_pose.fps,
+            fps=CLIP_RATE,
             body_model=start_pose.body_model,
             provenance={**start_pose.provenance, "made_by": "pose head", "sigma": sigma or network.pose_sigma},
         )
         return io.NodeOutput(motion)
+
+
+def _check_start(pose: Motion) -> None:
+    """The head turns on from the first pose, which must be one that is seen by the clip's camera."""
+    if pose.frame != "camera" or pose.camera is None:
+        raise ComoviError(
+            f'start_pose: a pose seen by a camera is needed, and this one is in frame "{pose.frame}" '
+            f"{'with' if pose.camera else 'without'} a camera; wire the pose that the first motion map was drawn of "
+            "('Start Pose', 'Draw Nano Start', 'Put Motion before Camera' or 'Estimate Pose')."
+        )
+    if pose.valid is not None and not bool(pose.valid[0]):
+        raise ComoviError("start_pose: its frame 0 is marked as not valid (a placeholder); choose another frame.")
 
 
 def still(camera: Camera) -> Camera:

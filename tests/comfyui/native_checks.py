@@ -6,6 +6,8 @@ expectations stand in test_native_model.py. No server: the same classes that the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import in_comfy
 
 # isort: split
@@ -37,9 +39,11 @@ def check_pose_equals_our_core():
     node = NODES["CoMoVi_PoseFromLatent"]
     motion = node.execute(model, conds, {"samples": latent}, case.start.pose, 1.0, 0).args[0]
     expected = matrix_from_6d_rows(pose[0].unflatten(-1, (24, 6)))
+    quick = replace(case.start.pose, fps=120.0)  # of the file that the pose came from
     low = node.execute(model, conds, {"samples": latent}, case.start.pose, 0.0, 0).args[0]
     return {
         "error": largest(motion.rotations[1:], expected),
+        "rate": node.execute(model, conds, {"samples": latent}, quick, 1.0, 0).args[0].fps,
         "first": largest(motion.rotations[:1], case.start.pose.rotations[:1]),
         "low noise": float((low.rotations[1:] - expected).square().sum((-1, -2)).sqrt().mean()),
         "moves": float((low.rotations - low.rotations[:1]).square().sum((-1, -2)).sqrt().mean()),

@@ -23,6 +23,7 @@ def test_the_pose_node_asks_the_head_as_our_core_does(checks):
     found = figures(checks, "pose_equals_our_core")
     assert found["error"] < 1e-4
     assert found["first"] < 1e-6
+    assert found["rate"] == 16.0, "of the clip, whatever file the first pose came from"
     assert found["low noise"] < 0.05, "read under little noise, the head says nearly the same"
     assert found["moves"] > 0.1, "raised arms turn"
 
