@@ -291,10 +291,25 @@ def node_name(prompt: Json, node_id: Any) -> str:
     return f"{title} ({node_id})"
 
 
+def _once(entry: Json) -> list[Json]:
+    """The errors of a node, each sentence once."""
+    kept: dict[Any, Json] = {}
+    for number, error in enumerate(entry.get("errors", ())):
+        name = (error.get("extra_info") or {}).get("input_name")
+        own, dash, sentence = str(error.get("details") or "").partition(" - ")
+        same = (error.get("message"), sentence) if dash and own == name else number
+        if same not in kept or (name and sentence.startswith(f"{name} ")):
+            kept[same] = error
+    return list(kept.values())
+
+
 def describe_node_errors(errors: Json, prompt: Json) -> list[str]:
-    """One line for each thing that the server found wrong: node, input, message."""
+    """One line for each thing that the server found wrong: node, input, message.
+
+    The server repeats what a node says of one input for every input that the node looked at; one line is kept, that
+    of the input with which the sentence begins."""
     lines = []
-    for node_id, error in ((node_id, error) for node_id, entry in errors.items() for error in entry.get("errors", ())):
+    for node_id, error in ((node_id, error) for node_id, entry in errors.items() for error in _once(entry)):
         name, details = (error.get("extra_info") or {}).get("input_name"), str(error.get("details") or "")
         place = node_name(prompt, node_id) + (f", input {name}" if name else "")
         lines.append(f"{place}: {error.get('message')}" + (f": {details}" if details not in ("", name) else ""))

@@ -157,6 +157,22 @@ def test_the_module_says_what_the_server_said():
     assert client_module.describe_node_errors(errors, prompt) == ["My A (3), input x: Bad: y"]
 
 
+def test_what_a_server_repeats_for_every_input_is_said_once():
+    """As ComfyUI does with what `validate_inputs` returns: one sentence for each input that the node looked at."""
+
+    def refused(name: str, sentence: str, message: str = "Custom validation failed for node") -> dict:
+        return {"message": message, "details": f"{name} - {sentence}", "extra_info": {"input_name": name}}
+
+    sentence = "length is 82; it must be 4 n + 1 frames."
+    said = [refused(name, sentence) for name in ("width", "length", "height")]
+    other = refused("vae", "seen by nobody", "Return type mismatch")
+    lines = client_module.describe_node_errors({"3": {"errors": [*said, other]}}, {"3": {"class_type": "A"}})
+    assert lines == [
+        "A (3), input length: Custom validation failed for node: length - length is 82; it must be 4 n + 1 frames.",
+        "A (3), input vae: Return type mismatch: vae - seen by nobody",
+    ]
+
+
 def test_a_server_that_dies_is_a_sentence():
     """The connection is reset while the client waits for the next message."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
