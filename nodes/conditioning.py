@@ -56,8 +56,8 @@ class Conditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("positive_out", display_name="positive"),
-                io.Conditioning.Output("negative_out", display_name="negative"),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="For the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="For the sampler."),
                 io.Latent.Output(
                     "latent", display_name="latent", tooltip="96 channels, with the mask of given frames."
                 ),
@@ -131,9 +131,9 @@ class GiveHalf(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("positive_out", display_name="positive"),
-                io.Conditioning.Output("negative_out", display_name="negative"),
-                io.Latent.Output("latent_out", display_name="latent"),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="For the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="For the sampler."),
+                io.Latent.Output("latent_out", display_name="latent", tooltip="With the given half in it."),
             ],
         )
 

@@ -49,7 +49,7 @@ class LoadModel(io.ComfyNode):
                     tooltip=(
                         "'motion only' loads and runs the motion branch alone: half the memory and time, and the same "
                         "motion in models whose motion branch never reads the video (the released one). The other "
-                        "half of the latent stays empty."
+                        "half of the latent holds noise: do not decode it."
                     ),
                     **ADVANCED,
                 ),

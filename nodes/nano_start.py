@@ -10,6 +10,7 @@ from ..comovi_model.nano.prompts import DEFAULT_PROMPT, read_prompt
 from ..comovi_model.nano.start import draw_start, picture_start
 from .frames import batch_of, frames_of
 from .schema import BodyMotion, make_schema
+from .shown_text import shown_text
 
 
 class NanoStart(io.ComfyNode):
@@ -68,7 +69,10 @@ class NanoStart(io.ComfyNode):
             start = picture_start(frames_of(picture[:1], "picture")[0].numpy(), first, "the picture")
         frame = batch_of(torch.from_numpy(start.frame.copy())[None])
         notes = [*wish.notices, *start.notices]
-        return io.NodeOutput(frame, start.pose, "\n".join(notes) or "Nothing had to be assumed.")
+        said = "\n".join(notes)
+        return io.NodeOutput(
+            frame, start.pose, said or "Nothing had to be assumed.", ui=shown_text(said) if said else None
+        )
 
 
 NODES = [NanoStart]

@@ -49,8 +49,8 @@ class OfficialSampling(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Sampler.Output("sampler", display_name="sampler"),
-                io.Sigmas.Output("sigmas", display_name="sigmas"),
+                io.Sampler.Output("sampler", display_name="sampler", tooltip="For 'SamplerCustomAdvanced'."),
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="steps + 1 noise levels, highest first."),
             ],
         )
 

@@ -127,7 +127,8 @@ def attention(model: Any) -> list[str]:
     lines += [f"kernel {line}" for line in explain(model.load_device.type)]
     if not measured():
         lines.append(
-            "kernels: nothing was timed on this GPU; python -m comfyui_comovi.kernels.benchmark --keep does it"
+            "kernels: nothing was timed on this GPU; after `pip install -e .` in this pack's folder, with ComfyUI's "
+            "Python, `python -m comfyui_comovi.kernels.benchmark --keep` does it"
         )
     return lines
 
