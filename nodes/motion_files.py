@@ -19,7 +19,8 @@ from .input_files import file_state, named_file
 from .output_files import next_file, prefix_problem
 from .schema import ADVANCED, Body, BodyMotion, make_schema
 
-READABLE = {row.suffix for row in FORMATS.values() if row.reads} | {".gltf", ".pth"}
+READABLE = {row.suffix for row in FORMATS.values() if row.reads} | {".gltf", ".pth", ".joblib"}
+ADVISED = {".fbx", ".abc", ".usdc", ".usd"}  # listed, too: reading one says what to make of it
 WRITABLE = [row.name for row in FORMATS.values() if row.writes]
 DEEPEST, MOST_FILES = 5, 100_000  # of what is looked through below a folder, so that a full disk does not stop the menu
 AS_IN_FILE, OUTPUT = "as in the file", " [output]"
@@ -45,7 +46,7 @@ def _below(folder: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             seen += 1
-            if os.path.splitext(name)[1].lower() in READABLE and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in READABLE | ADVISED and not name.startswith("."):
                 yield os.path.normpath(os.path.join(inner, name)).replace("\\", "/")
         if seen > MOST_FILES:
             return
@@ -53,7 +54,7 @@ def _below(folder: str) -> Iterator[str]:
 
 def file_path(choice: str) -> str:
     """The path of an entry of motion_files, or of a file that this list is too short for."""
-    path = named_file(choice, READABLE)
+    path = named_file(choice, READABLE | ADVISED)
     if path is None:
         raise ComoviError(f"file {str(choice)[:120]!r} is not in ComfyUI's input folder; put a motion file there.")
     return path
@@ -129,7 +130,7 @@ class LoadMotion(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None, up_axis=None, units=None, space=None):
         others = {"up_axis": up_axis, "units": units, "space": space}
-        return listed(cls, others if named_file(file, READABLE) else {"file": file, **others})
+        return listed(cls, others if named_file(file, READABLE | ADVISED) else {"file": file, **others})
 
     @classmethod
     def fingerprint_inputs(cls, file, **others):
@@ -139,7 +140,12 @@ class LoadMotion(io.ComfyNode):
     def execute(cls, file, fps, up_axis, body=None, units=AS_IN_FILE, space=AS_IN_FILE, person="") -> io.NodeOutput:
         if file in EXAMPLE_FILES:
             motion = example_motion(EXAMPLE_FILES[file])
-            return io.NodeOutput(motion, f"an example: {len(motion)} frames at {motion.fps:g} per second, axes yup")
+            motion, notes = (motion, []) if body is None else for_body(motion, body)
+            unheeded = {"fps": fps, "up_axis": up_axis, "units": units, "space": space, "person": person.strip()}
+            given = [name for name, value in unheeded.items() if value and value != AS_IN_FILE]
+            notes += [f"not heeded, as examples say it themselves: {', '.join(given)}"] if given else []
+            says = f"an example: {len(motion)} frames at {motion.fps:g} per second, axes yup"
+            return io.NodeOutput(motion, "\n".join([says, *notes]))
         chosen = {"up": up_axis, "units": units, "space": space, "fps": fps, "person": person.strip()}
         overrides = {name: value for name, value in chosen.items() if value and value != AS_IN_FILE}
         found = read_motion(file_path(file), body=body, **overrides)

@@ -39,7 +39,7 @@ class DrawMotionMap(io.ComfyNode):
                     default=0,
                     min=0,
                     max=8192,
-                    step=16,
+                    step=1,
                     tooltip="Pixels; 0 is the width of the motion's own camera. Give the width of the clip.",
                 ),
                 io.Int.Input(
@@ -47,7 +47,7 @@ class DrawMotionMap(io.ComfyNode):
                     default=0,
                     min=0,
                     max=8192,
-                    step=16,
+                    step=1,
                     tooltip="Pixels; 0 is the height of the motion's own camera. Give the height of the clip.",
                 ),
                 io.Combo.Input(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from ..comovi_model.body.before_camera import Placement, stand_before_camera, stand_like
+from ..comovi_model.body.before_camera import FARTHEST, NEAREST, Placement, stand_before_camera, stand_like
 from ..comovi_model.body.cameras import Camera
 from ..comovi_model.body.motion import NUM_BETAS
 from ..comovi_model.body.motion import BodyMotion as Motion
@@ -24,8 +24,8 @@ NANO_NEUTRAL, FROM_MOTION = "nano neutral", "from motion"
 def view_inputs(distance_tip: str) -> list[io.Input]:
     """The widgets that say how a body is seen."""
     return [
-        io.Int.Input("width", default=704, min=16, max=8192, step=16, tooltip="Width of the picture in pixels."),
-        io.Int.Input("height", default=1280, min=16, max=8192, step=16, tooltip="Height of the picture in pixels."),
+        io.Int.Input("width", default=704, min=16, max=8192, step=1, tooltip="Width of the picture in pixels."),
+        io.Int.Input("height", default=1280, min=16, max=8192, step=1, tooltip="Height of the picture in pixels."),
         io.Float.Input(
             "field_of_view",
             default=40.0,
@@ -62,6 +62,13 @@ def view_inputs(distance_tip: str) -> list[io.Input]:
     ]
 
 
+def distance_problem(distance: object) -> str:
+    """A sentence about a distance that `Placement` would refuse, or ""; None stands for a wired input."""
+    if not isinstance(distance, (int, float)) or distance == 0 or NEAREST <= distance <= FARTHEST:
+        return ""
+    return f"distance is {distance:g} metres; it must be {NEAREST:g} to {FARTHEST:g}, or 0 to have one chosen."
+
+
 class StartPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -81,7 +88,7 @@ class StartPose(io.ComfyNode):
                     tooltip="'nano neutral' is the stance and the camera that the nano model knows (128 x 192). 'from "
                     "motion' takes a frame of the wired motion.",
                 ),
-                *view_inputs("Metres from the camera; 0 chooses one at which the body fills the picture well."),
+                *view_inputs("Metres from the camera, at least 0.3; 0 chooses one that fills the picture well."),
                 BodyMotion.Input(
                     "motion",
                     optional=True,
@@ -104,8 +111,9 @@ class StartPose(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, pose=None):
-        return listed(cls, {"pose": pose})
+    def validate_inputs(cls, pose=None, distance=None):
+        named = listed(cls, {"pose": pose})
+        return distance_problem(distance) or True if named is True else named
 
     @classmethod
     def execute(
@@ -140,7 +148,9 @@ class SetCamera(io.ComfyNode):
             inputs=[
                 BodyMotion.Input("motion", tooltip="The motion to look at; its path through the room is kept."),
                 Body.Input("body", tooltip="The body that moves; from Load Body."),
-                *view_inputs("Metres from the camera in frame 0; 0 chooses one that shows the whole clip."),
+                *view_inputs(
+                    "Metres from the camera in frame 0, at least 0.3; 0 chooses one that shows the whole clip."
+                ),
                 BodyMotion.Input(
                     "start_pose",
                     optional=True,
@@ -150,6 +160,10 @@ class SetCamera(io.ComfyNode):
             ],
             outputs=[BodyMotion.Output(display_name="motion", tooltip="The motion in the camera's frame.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, distance=None):
+        return distance_problem(distance) or True
 
     @classmethod
     def execute(

@@ -189,6 +189,10 @@ CASES: dict[str, tuple[Callable[[Bad], None], str, str]] = {
     "sampling 16 channels": (lambda b: b.g.save_latent(b.g.ksampler(latent_image=b.latent(16))), "", "96"),
     "pose of 48": (lambda b: b.pose(latent=b.latent(48)), "latent", "96"),
     "pose of clip 5": (lambda b: b.pose(batch_index=5), "batch_index", "5"),
+    "pose of a motion without a camera": (lambda b: b.pose(start_pose=example(b)), "start_pose", "seen by a camera"),
+    "start pose too near": (lambda b: start_pose(b, pose="T-pose", distance=0.2), "distance", "0.3 to 100"),
+    "camera too near": (lambda b: b.save_motion(motion=set_camera(b, distance=0.05)), "distance", "0.3 to 100"),
+    "FBX file": (lambda b: b.load_motion(b.input_file("dance.fbx", b"Kaydara FBX Binary  " + bytes(99))), "", "BVH"),
     "pose of motion branch": (lambda b: b.pose(model=one_branch(b)), "model", "head"),
     "pose of another model": (lambda b: b.pose(model=b.add("Probe_OtherModel")), "model", "CoMoVi"),
     "report of another model": (
@@ -278,7 +282,11 @@ def overlay(b: Bad, images: Any, motion: Any) -> None:
 
 def seen(b: Bad) -> Any:
     """A motion of 33 frames with a camera."""
-    view = {"field_of_view": 40.0, "distance": 0.0, "turn": 0.0, "across": 0.5, "down": 0.5}
+    return set_camera(b)
+
+
+def set_camera(b: Bad, **changes: Any) -> Any:
+    view = {"field_of_view": 40.0, "distance": 0.0, "turn": 0.0, "across": 0.5, "down": 0.5, **changes}
     return b.add("CoMoVi_SetCamera", motion=example(b), body=b.body, width=WIDTH, height=HEIGHT, **view)
 
 

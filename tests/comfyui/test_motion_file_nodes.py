@@ -195,3 +195,14 @@ def test_pose_data_is_made(comfyui, Graph, motion):
     text = comfyui.run(g).text(shown)
     for key in ("pred_global_rots", "pred_joint_coords", "pred_vertices", "pred_cam_t", "_skeleton_override"):
         assert key in text
+
+
+def test_an_example_says_which_widgets_it_did_not_heed(comfyui, Graph):
+    g = Graph()
+    plain = g.add(
+        "PreviewAny", source=g.add("CoMoVi_LoadMotion", file="walk (example)", fps=0, up_axis="as in the file")[1]
+    )
+    turned = g.add("PreviewAny", source=g.add("CoMoVi_LoadMotion", file="walk (example)", fps=30, up_axis="z")[1])
+    result = comfyui.run(g)
+    assert "not heeded" not in result.outputs[plain.id]["text"][0]
+    assert "not heeded, as examples say it themselves: fps, up_axis" in result.outputs[turned.id]["text"][0]
