@@ -86,13 +86,18 @@ def fit_keypoints(
     else:
         best, margin = _from_answer(problem, lifted, own, tell)
     tell(1.0)
-    errors = problem.errors(best)[0]
+    errors, energy = problem.errors(best)[0], float(problem.energy(best)[0])
+    if not (np.isfinite(energy) and bool(best.pelvis.isfinite().all()) and bool(best.rotations.isfinite().all())):
+        raise ComoviError(
+            f"no body was found that looks like these keypoints through a focal length of {focal_px:g} pixels; give "
+            "the picture's own, and points in pixels of the picture."
+        )
     return KeypointFit(
         motion=_motion(best, body, skeleton, camera, mode),
         residual_px=float(errors[problem.target.trust > 0].median()),
         mirrored_margin=margin,
         notes=(*notes, *_remarks(problem, errors, margin)),
-        energy=float(problem.energy(best)[0]),
+        energy=energy,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
-from .keypoint_fit import fit_keypoints
+from .keypoint_fit import BODY_POINTS, LEAST_POINTS, fit_keypoints
 from .people import Person
 from .photo_camera import PhotoCamera, default_focal, photo_camera
 
@@ -29,8 +29,12 @@ def camera_from_keypoints(
     body: BodyModel,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PhotoCamera:
-    """One or more views of a person through the same lens, in pictures of `size` (H, W) -> the camera."""
-    usable = [person.keypoints for person in people if person.keypoints is not None and person.seen()]
+    """Views of one or more people through the same lens, in pictures of `size` (H, W) -> the camera.
+
+    Views with too few points for a body tell nothing and are left out.
+    """
+    seen = [person.keypoints for person in people if person.keypoints is not None]
+    usable = [points for points in seen if (points[list(BODY_POINTS), 2] > 0).sum() >= LEAST_POINTS]
     if not usable:
         raise ComoviError("a focal length from keypoints needs keypoints; wire those of a pose detector.")
     some = np.unique(np.linspace(0, len(usable) - 1, min(MOST_VIEWS, len(usable))).round().astype(int))
