@@ -51,7 +51,8 @@ def clip_inputs() -> list[io.Input]:
             "lock_shape",
             default=True,
             optional=True,
-            tooltip="One shape for the whole clip, the median of all frames; the body stays as large in the picture.",
+            tooltip="One shape for the whole clip: the median of all frames, or off: the shape of the first frame. The "
+            "body stays as large in the picture.",
             **ADVANCED,
         ),
     ]
@@ -166,8 +167,9 @@ class FitKeypoints(io.ComfyNode):
         records = _records(keypoints)
         size = _canvas(records) if image is None else (int(image.shape[1]), int(image.shape[2]))
         people = in_every_frame(lambda frame: people_from_keypoints(records, size, frame), len(records))
-        blank = [np.zeros((*size, 3), np.uint8)] * len(records)  # nobody looks at the pictures
-        sources = Sources(camera=given_camera(focal_px, size), lens_from_keypoints=focal_from_keypoints)
+        blank = [np.zeros((*size, 3), np.uint8)] * len(records)
+        camera = given_camera(focal_px, size)
+        sources = Sources(camera=camera, lens_from_keypoints=focal_from_keypoints, no_picture=True)
         settings = VideoSettings(
             who, index, None, "keypoints", lock_shape, True, longest_gap, True, smoothing, strength
         )

@@ -112,6 +112,46 @@ def test_people_of_sam_3d_body_are_chosen_by_their_boxes():
     assert len(MHR_JOINTS) == 24
 
 
+def test_pose_data_that_do_not_say_where_people_are_give_them_by_number_only():
+    picture, _ = parts.example("standing")
+    data = pose_data(2)
+    for record in data["frames"][0]:
+        del record["bbox"]
+    sources = Sources(pose_data=data)
+    (first,) = estimate_photo(picture, parts.body(), sources)
+    assert any("the first was taken" in note for note in first.notes)
+    (second,) = estimate_photo(picture, parts.body(), sources, choice="index", index=1)
+    assert not torch.equal(first.motion.transl, second.motion.transl)
+    assert len(estimate_photo(picture, parts.body(), sources, choice="all")) == 2
+    painted = np.ones(picture.shape[:2], bool)
+    for asked in ({"choice": "left to right", "index": 1}, {"choice": "mask", "mask": painted}):
+        with pytest.raises(ComoviError, match="do not say where its 2 people are"):
+            estimate_photo(picture, parts.body(), sources, **asked)
+    with pytest.raises(ComoviError, match="SAM 3D Body saw 1"):
+        estimate_photo(picture, parts.body(), Sources(pose_data=pose_data(1)), choice="left to right", index=1)
+    data["frames"][0][1]["bbox"] = np.array([100.0, 100, 160, 300])
+    (boxed,) = estimate_photo(picture, parts.body(), sources, choice="left to right")
+    assert torch.equal(boxed.motion.transl, second.motion.transl)
+
+
+def test_of_all_people_of_pose_data_a_broken_one_is_left_out():
+    picture, _ = parts.example("standing")
+    data = pose_data(2)
+    data["frames"][0][0]["pred_vertices"] = data["frames"][0][0]["pred_vertices"] * np.nan
+    data["frames"][0][0]["pred_joint_coords"] = None
+    (found,) = estimate_photo(picture, parts.body(), Sources(pose_data=data), choice="all")
+    assert found.person.box[0] == 60 and any("was left out" in note for note in found.notes)
+
+
+def test_the_given_lens_is_used_where_pose_data_do_not_say_theirs():
+    picture, _ = parts.example("standing")
+    silent = pose_data()
+    del silent["image_size"]
+    given = photo_camera((768, 512), focal_px=3000.0)
+    (found,) = estimate_photo(picture, parts.body(), Sources(pose_data=silent, camera=given))
+    assert float(found.motion.camera.K[0, 0]) == 3000
+
+
 def test_camerahmr_takes_the_given_boxes_and_says_where_the_lens_comes_from():
     picture = parts.example("standing")[0]
     sources = Sources(people=[Person(np.array([200.0, 100, 300, 700]))], estimator=parts.small_camerahmr())

@@ -32,7 +32,7 @@ class PackedMask:
         """(4,) float64 left, top, right, bottom in pixels of the picture, None where nothing is set."""
         rows, columns = self._places()
         across = np.unpackbits(np.bitwise_or.reduce(self.packed, axis=0), bitorder="little")[columns]
-        down = self.packed.any(1)[rows]
+        down = np.bitwise_or.reduce(self.packed, axis=1)[rows]
         if not across.any() or not down.any():
             return None
         x, y = (np.nonzero(line)[0] for line in (across, down))

@@ -28,7 +28,8 @@ SMALLEST_BOX = 2.0  # pixels of a side
 LEAST_SURE = 0.3  # confidence of a keypoint that counts as seen; the nodes of DWPose and SDPose draw those above it
 
 
-Entry, Found = TypeVar("Entry"), TypeVar("Found")
+Entry = TypeVar("Entry")
+Found = TypeVar("Found")
 
 
 class NobodyError(ComoviError):

@@ -158,7 +158,7 @@ def people_from_keypoints(pose: Any, size: tuple[int, int], frame: int = 0) -> l
         scale = np.array([width, height], np.float64)
     else:
         scale = np.array([width / (canvas_width or width), height / (canvas_height or height)])
-    return whoever_is_usable(everybody, lambda points: _from_points(points * [*scale, 1.0], size))
+    return whoever_is_usable(everybody, lambda points: _from_points(points * np.array([*scale, 1.0]), size))
 
 
 def box_of_keypoints(keypoints: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ frames, by a place that moves on as before and a tolerance that grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,14 +31,20 @@ class Sighting:
 
 
 def follow_person(
-    people: Sequence[Sequence[Person]], choice: str = "largest", *, index: int = 0, mask: np.ndarray | None = None
+    people: Sequence[Sequence[Person]],
+    choice: str = "largest",
+    *,
+    index: int = 0,
+    mask: np.ndarray | None = None,
+    fit: Callable[[Person], bool] | None = None,
 ) -> list[Person | None]:
     """The people of each frame -> the chosen one in each, None where not seen.
 
-    "largest" is whoever has the largest box of all frames; the other choices are made in the first frame that has
-    enough people, and followed from there both ways.
+    "largest" is whoever has the largest box of all frames, among those who are `fit` if there are any: three points
+    anywhere in a picture span a large box. The other choices are made in the first frame that has enough people, and
+    followed from there both ways.
     """
-    start, first = _begin(people, choice, index, mask)
+    start, first = _begin(people, choice, index, mask, fit)
     found: list[Person | None] = [None] * len(people)
     found[start] = first
     for order in (range(start + 1, len(people)), range(start - 1, -1, -1)):
@@ -51,15 +57,22 @@ def follow_person(
     return found
 
 
-def _begin(people: Sequence[Sequence[Person]], choice: str, index: int, mask: np.ndarray | None) -> tuple[int, Person]:
+def _begin(
+    people: Sequence[Sequence[Person]],
+    choice: str,
+    index: int,
+    mask: np.ndarray | None,
+    fit: Callable[[Person], bool] | None,
+) -> tuple[int, Person]:
     if choice == "all":
         raise ComoviError('a video gives the motion of one person; choose who is meant instead of "all".')
     somebody = [frame for frame, those in enumerate(people) if those]
     if not somebody:
         raise ComoviError("no person was found in any frame of the video; give boxes, masks or keypoints.")
     if choice == "largest":
-        frame = max(somebody, key=lambda one: max(person.area for person in people[one]))
-        return frame, choose_people(people[frame], "largest")[0]
+        everybody = [(frame, person) for frame in somebody for person in people[frame]]
+        among = [one for one in everybody if fit(one[1])] if fit is not None else []
+        return max(among or everybody, key=lambda one: one[1].area)
     enough = [frame for frame in somebody if len(people[frame]) > index] if choice != "mask" else somebody
     frame = enough[0] if enough else somebody[0]
     return frame, choose_people(people[frame], choice, index=index, mask=mask)[0]

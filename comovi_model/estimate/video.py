@@ -20,19 +20,10 @@ from ..clean.outliers import find_outliers
 from ..clean.pipeline import CleanSettings, clean_motion
 from ..clean.shape import median_betas
 from ..errors import ComoviError
-from .people import Person, check_picture
-from .photo import (
-    WAYS,
-    Sources,
-    by_keypoints,
-    camera_for,
-    estimated_camera,
-    on_body,
-    said_how,
-    who_is_there,
-    with_keypoints,
-)
+from .people import LEAST_SURE, NobodyError, Person, all_within, check_picture, doubt_note
+from .photo import by_keypoints, on_body, said_how
 from .photo_camera import PhotoCamera
+from .sources import WAYS, Sources, camera_for, estimated_camera, readable, who_is_there, with_keypoints
 from .tracking import follow_person
 
 FOCAL_FRAMES = 5  # of the video, in which the field of view is looked at
@@ -49,7 +40,7 @@ class VideoSettings:
     index: int = 0
     mask: np.ndarray | None = None  # (H, W), of the first frame
     way: str | None = None  # "camerahmr" or "keypoints"; None: the best at hand
-    lock_shape: bool = True
+    lock_shape: bool = True  # the median of all frames; False: the shape of the first frame
     outliers: bool = True
     longest_gap_seconds: float = 0.5
     steady_depth: bool = True
@@ -94,22 +85,43 @@ def estimate_video(
         raise ComoviError(f"people of {len(people)} frames came for a video of {len(frames)}; give the same video.")
     tell = _Steps(on_progress, 2 * len(frames))
     everybody, notes = _everybody(frames, sources, way, people, tell)
-    followed = follow_person(everybody, settings.choice, index=settings.index, mask=settings.mask)
-    seen = [number for number, person in enumerate(followed) if person is not None]
+    fit = readable if way == "keypoints" else None
+    followed = follow_person(everybody, settings.choice, index=settings.index, mask=settings.mask, fit=fit)
+    with_person = sum(person is not None for person in followed)
+    tell.step(len(frames) - with_person)
+    failed: list[ComoviError] = []
+    if way == "keypoints" and people is not None:
+        followed, said = _with_keypoints(frames, followed, sources, failed)
+        notes += said
     camera = clip_camera(frames, sources, [person for person in followed if person is not None], body)
     size = check_picture(frames[0]).shape[:2]
-    singles, failed = _estimated(frames, followed, seen, body, sources, way, camera, size, tell, people is not None)
+    singles = _estimated(frames, followed, body, sources, way, camera, size, tell, failed, people is not None)
+    tell.step(2 * len(frames) - tell.done)
+    if not singles and len(frames) == 1:
+        raise failed[-1]
     if not singles:
-        raise ComoviError(f"in none of {len(seen)} frames with the person a pose could be read: {failed[-1]}")
-    if len(singles) < len(frames):
-        notes.append(f"the person was seen and read in {len(singles)} of {len(frames)} frames")
+        raise ComoviError(f"in none of {with_person} frames with the person a pose could be read: {failed[-1]}")
+    followed = [person if number in singles else None for number, person in enumerate(followed)]
+    notes += _remarks(everybody, followed)
+    motion = assemble(singles, len(frames), body, fps, lock=settings.lock_shape)
+    cleaned = clean_motion(motion, body, _cleaning(motion, settings))
+    motion = said_how(cleaned.motion, way, camera)
+    return VideoEstimate(motion, tuple(followed), way, (camera.how, *notes, *cleaned.report))
+
+
+def _remarks(everybody: Sequence[Sequence[Person]], followed: Sequence[Person | None]) -> list[str]:
+    """Sentences about who was read (None where nobody was) among the people of each frame."""
+    notes = []
+    read = [person for person in followed if person is not None]
+    if len(read) < len(followed):
+        notes.append(f"the person was seen and read in {len(read)} of {len(followed)} frames")
     crowd = max(len(those) for those in everybody)
     if crowd > 1:
         notes.append(f"up to {crowd} people are in a frame; one was followed")
-    motion = assemble(singles, len(frames), body, fps, lock=settings.lock_shape)
-    cleaned = clean_motion(motion, body, _cleaning(motion, settings))
-    said = said_how(cleaned.motion, way, camera)
-    return VideoEstimate(said, tuple(followed), way, (camera.how, *notes, *cleaned.report))
+    unsure = sum(doubt_note(person) is not None for person in read)
+    if unsure:
+        notes.append(f"no keypoint is surer than {LEAST_SURE} in {unsure} frames: the surest of them were taken")
+    return notes
 
 
 def _everybody(
@@ -119,32 +131,47 @@ def _everybody(
     people: Sequence[Sequence[Person]] | None,
     tell: _Steps,
 ) -> tuple[list[list[Person]], list[str]]:
-    """The people of each frame; none where nobody is."""
+    """The people of each frame, notes; none where nobody is. A clip of one frame is treated as a photo."""
+    if len(frames) == 1 and (people is None or people[0]):
+        known = None if people is None else people[0]
+        those, said = who_is_there(check_picture(frames[0]), replace(sources, people=known), way)
+        tell.step()
+        return [those], said
     found: list[list[Person]] = []
-    notes: dict[str, int] = {}
+    refused: list[NobodyError] = []
     for number, frame in enumerate(frames):
         picture = check_picture(frame)
-        known = None if people is None else list(people[number])
-        if known == []:
+        try:
+            found.append(sources.finder(picture) if people is None else all_within(people[number], picture.shape[:2]))
+        except NobodyError as error:
             found.append([])
-        else:
+            refused.append(error)
+        tell.step()
+    if refused and not any(found):
+        raise refused[0]
+    empty = sum(not those for those in found) if people is None else 0
+    notes = [f"our finder saw nobody in {empty} of {len(frames)} frames"] if empty else []
+    return found, notes + ([f"nobody could be used in {len(refused)} frames: {refused[0]}"] if refused else [])
+
+
+def _with_keypoints(
+    frames: Pictures, followed: Sequence[Person | None], sources: Sources, failed: list[ComoviError]
+) -> tuple[list[Person | None], list[str]]:
+    """The followed person with keypoints in every frame, None where our finder sees too few as well, notes."""
+    found: list[Person | None] = []
+    notes: dict[str, int] = {}
+    for number, person in enumerate(followed):
+        if person is not None:
             try:
-                here = replace(sources, people=known)
-                those, said = who_is_there(picture, here, way)
-                if way == "keypoints":
-                    those, more = with_keypoints(picture, those, here)
-                    said = [*said, *more]
+                here = replace(sources, people=[person])
+                (person,), said = with_keypoints(check_picture(frames[number]), [person], here)
             except ComoviError as error:
-                if len(frames) == 1:
-                    raise
-                those, said = [], [str(error)]
-            if way == "camerahmr" and said:  # nobody seen: a whole frame is no place to follow somebody to
-                those = []
-            found.append(those)
+                person, said = None, []
+                failed.append(error)
             for note in said:
                 notes[note] = notes.get(note, 0) + 1
-        tell.step()
-    return found, [f"{note} ({count} frames)" for note, count in notes.items()]
+        found.append(person)
+    return found, [f"{note.rstrip('.')} ({count} of {len(frames)} frames)" for note, count in notes.items()]
 
 
 def clip_camera(frames: Pictures, sources: Sources, views: Sequence[Person], body: BodyModel) -> PhotoCamera:
@@ -161,18 +188,18 @@ def clip_camera(frames: Pictures, sources: Sources, views: Sequence[Person], bod
 def _estimated(
     frames: Pictures,
     followed: Sequence[Person | None],
-    seen: Sequence[int],
     body: BodyModel,
     sources: Sources,
     way: str,
     camera: PhotoCamera,
     size: tuple[int, int],
     tell: _Steps,
+    failed: list[ComoviError],
     given: bool,
-) -> tuple[dict[int, BodyMotion], list[str]]:
-    """Motions of one frame by frame number, and why others failed. given: others, not our finder, saw the people."""
+) -> dict[int, BodyMotion]:
+    """Motions of one frame by frame number; `failed` gets the reasons of others. given: people are not our finder's."""
     singles: dict[int, BodyMotion] = {}
-    failed: list[str] = []
+    seen = [number for number, person in enumerate(followed) if person is not None]
     if way == "camerahmr":
         estimator = sources.estimator
         assert estimator is not None
@@ -185,22 +212,23 @@ def _estimated(
                 person = followed[number] if given else None
                 singles[number] = on_body(motion, body, person)[0]
                 tell.step()
-        return singles, failed
+        return singles
     for number in seen:
         person = followed[number]
         assert person is not None
         try:
             singles[number] = by_keypoints(person, size, body, camera).motion
         except ComoviError as error:  # too little of the person is seen in this frame
-            failed.append(str(error))
+            failed.append(error)
         tell.step()
-    return singles, failed
+    return singles
 
 
 def assemble(
     singles: dict[int, BodyMotion], count: int, body: BodyModel, fps: float, *, lock: bool = True
 ) -> BodyMotion:
-    """Motions of one frame (frame number -> motion) as one of `count` frames, with the median shape.
+    """Motions of one frame (frame number -> motion) as one of `count` frames, with the median shape; lock=False: with
+    the shape of the first.
 
     A taller shape is put farther away, so that every body stays as large in the picture as it was. Frames without a
     pose repeat the one before and are not valid.
@@ -251,12 +279,12 @@ def _cleaning(motion: BodyMotion, settings: VideoSettings) -> CleanSettings:
 
 
 class _Steps:
-    """Counts two steps a frame, also where the second is skipped."""
+    """Counts two steps a frame, looking and estimating; the second also where it is skipped."""
 
     def __init__(self, on_progress: Progress | None, total: int):
         self.on_progress, self.total, self.done = on_progress, total, 0
 
-    def step(self) -> None:
-        self.done += 1
-        if self.on_progress is not None:
+    def step(self, count: int = 1) -> None:
+        self.done += count
+        if count and self.on_progress is not None:
             self.on_progress(self.done, self.total)
