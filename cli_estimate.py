@@ -25,7 +25,7 @@ def add_estimate(verb: argparse.ArgumentParser) -> None:
     how.add_argument("--camerahmr", type=Path, metavar="FILE", help="camerahmr_checkpoint_cleaned.ckpt, .safetensors")
     how.add_argument("--fov-network", type=Path, metavar="FILE", help="cam_model_cleaned.ckpt, for the focal length")
     how.add_argument("--fov-channels", choices=("bgr", "rgb"), default="bgr", help="bgr: as CoMoVi's data were made")
-    how.add_argument("--device", default="cpu", help="of CameraHMR: cpu or cuda; half precision on cuda")
+    how.add_argument("--device", default="cpu", help="of CameraHMR: cpu, cuda or cuda:1; half precision on cuda")
     how.add_argument("--motion", type=Path, metavar="FILE", help="a pose made elsewhere, as pose data of SAM 3D Body")
     who = verb.add_argument_group("who")
     who.add_argument("--person", type=_person, default=("largest", 0), metavar="WHO",
@@ -83,6 +83,10 @@ def _estimate(arguments: argparse.Namespace) -> int:
         raise ComoviError(f"--frames must be at least 1, got {arguments.frames}.")
     if arguments.fov_network is not None and arguments.camerahmr is None:
         raise ComoviError("--fov-network belongs to --camerahmr, which was not given.")
+    if arguments.device != "cpu" and arguments.camerahmr is None:
+        raise ComoviError("--device belongs to --camerahmr, which was not given; all else runs on the CPU.")
+    if arguments.motion is not None and arguments.camerahmr is not None:
+        raise ComoviError("--motion and --camerahmr both give the pose; leave one of them out.")
     wishes = Wishes(
         out=arguments.out,
         map=arguments.map,

@@ -24,8 +24,9 @@ from ..show.overlay import iter_overlay
 from ..video import read_video, video_facts, write_video
 from .people import Person
 from .people_from import in_every_frame, people_from_boxes, people_from_keypoints, people_from_masks
-from .photo import Estimate, Sources, estimate_photo, with_camera_of
+from .photo import Estimate, estimate_photo, with_camera_of
 from .photo_camera import PhotoCamera, photo_camera, read_exif
+from .sources import Sources
 from .video import VideoSettings, estimate_video
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
@@ -62,6 +63,7 @@ def estimate_file(path: Path, wishes: Wishes, say: Callable[[str], None] = print
     is_video = path.suffix.lower() in VIDEOS
     out = wishes.out or Path(f"{path.stem}_pose.npz")
     _check_targets(path, out, wishes, is_video)
+    _device(wishes.device)
     body = load_mannequin_body() if wishes.body is None else read_body_model(wishes.body)
     if is_video:
         return _video(path, out, body, wishes, say)
@@ -88,18 +90,35 @@ def _check_targets(path: Path, out: Path, wishes: Wishes, is_video: bool) -> Non
 def _sources(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None = None) -> Sources:
     estimator = None
     if wishes.camerahmr is not None:
-        if wishes.device == "cuda" and not torch.cuda.is_available():
-            raise ComoviError("this PyTorch sees no CUDA device; leave --device out.")
-        half = torch.float16 if wishes.device != "cpu" else torch.float32
+        device = _device(wishes.device)
         estimator = load_camerahmr(
             wishes.camerahmr,
             wishes.field_of_view_network,
-            device=wishes.device,
-            dtype=half,
+            device=device,
+            dtype=torch.float32 if device.type == "cpu" else torch.float16,
             fov_channels=wishes.fov_channels,
         )
     camera = None if wishes.lens_from_keypoints else _camera(wishes, size, exif)
     return Sources(estimator=estimator, camera=camera, lens_from_keypoints=wishes.lens_from_keypoints)
+
+
+def _device(name: str) -> torch.device:
+    """The device of CameraHMR, refused where this machine has none of that name: its files are gigabytes to read."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ComoviError(f"--device is {name!r}; CameraHMR runs on cpu, cuda, or one of several as cuda:1.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise ComoviError("this PyTorch sees no CUDA device; leave --device out.")
+        if (device.index or 0) >= count:
+            raise ComoviError(
+                f"--device is {name}, but this PyTorch sees {count} CUDA devices; they count from cuda:0."
+            )
+    return device
 
 
 def _camera(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None) -> PhotoCamera | None:
@@ -113,10 +132,11 @@ def _camera(wishes: Wishes, size: tuple[int, int], exif: dict[int, Any] | None) 
 def _photo(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable[[str], None]) -> list[Path]:
     picture = read_image(path, "picture")
     size = picture.shape[:2]
-    sources = replace(_sources(wishes, size, read_exif(path)), people=_people(wishes, size))
-    if wishes.motion is not None:
-        estimates = [_imported(wishes.motion, body, size, wishes.person)]
+    exif = read_exif(path)
+    if wishes.motion is not None:  # a pose that is there needs no networks
+        estimates = [_imported(wishes.motion, body, size, wishes.person, _camera(wishes, size, exif))]
     else:
+        sources = replace(_sources(wishes, size, exif), people=_people(wishes, size))
         choice, index = wishes.person
         estimates = estimate_photo(picture, body, sources, choice=choice, index=index)
     if wishes.map is not None and len(estimates) > 1:
@@ -140,13 +160,15 @@ def _photo(path: Path, out: Path, body: BodyModel, wishes: Wishes, say: Callable
     return written
 
 
-def _imported(path: Path, body: BodyModel, size: tuple[int, int], person: tuple[str, int]) -> Estimate:
-    """Frame 0 of a motion file, among them the pose data of SAM 3D Body."""
+def _imported(
+    path: Path, body: BodyModel, size: tuple[int, int], person: tuple[str, int], camera: PhotoCamera | None
+) -> Estimate:
+    """Frame 0 of a motion file, among them the pose data of SAM 3D Body; camera: for a file that has none."""
     found = read_motion(path, body=body, person=str(person[1]) if person[0] == "index" else None)
     motion, notes = for_body(found.motion.slice(0, 1), body)
     if motion.frame != "camera":
         raise ComoviError(f'{path} is in frame "{motion.frame}", so nothing says where the person is in the picture.')
-    motion, said = with_camera_of(motion, size)
+    motion, said = with_camera_of(motion, size, camera)
     return Estimate(motion, "mhr" if found.format == "mhr" else "motion", None, (*found.notes, *notes, *said))
 
 
