@@ -1,6 +1,7 @@
 """How good the person finder is: `python -m comfyui_comovi.training.finder_evaluation --count 100 --seed 1`
 
-Every kind of picture is drawn anew from the seed, with poses that training has not seen:
+Every kind of picture is drawn anew from the seed, with poses that training has not seen, but for the clips and for one
+pose in ten: that is one of those with a name, turned a little at each joint, and training draws these too.
 
     clips      frames of our own synthetic clips, at one to six times their size: what the quick start shows
     one        one dressed mannequin before an invented place, whole, 256 to 1024 pixels

@@ -36,17 +36,17 @@ HEIGHT, WIDTH, FOCAL = 1280, 704, 1500.0
 
 @dataclass(frozen=True)
 class Difference:
-    """How MHR's people differ from SMPL's, metres (root mean square)."""
+    """How MHR's people differ from SMPL's, metres: root mean squares of lengths, but `noise` is that of each axis."""
 
     name: str
     surface: float = 0.0  # undulation of the skin, smooth over a hand's breadth
-    noise: float = 0.0  # of each vertex alone
+    noise: float = 0.0  # of each vertex alone, along each axis: lengths are 1.7 times as large
     joints: float = 0.0  # of each joint of the rig
 
 
 DIFFERENCES = (
     Difference("the same body"),
-    Difference("5 mm of noise on every vertex and joint", noise=0.005, joints=0.005),
+    Difference("noise: 5 mm per axis on vertices, 5 mm on joints", noise=0.005, joints=0.005),
     Difference("another body: skin off by 15 mm, joints by 10 mm", surface=0.015, joints=0.010),
 )
 
