@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from comfyui_comovi.comovi_model.camerahmr.checkpoint import check_kind, convert
 from comfyui_comovi.comovi_model.camerahmr.crop import Square, box_of_mask, crop, square_of, translation
 from comfyui_comovi.comovi_model.camerahmr.decoder import DecoderConfig
 from comfyui_comovi.comovi_model.camerahmr.estimator import BodyNet, CameraHMR, load_camerahmr
-from comfyui_comovi.comovi_model.camerahmr.field_of_view import FieldOfViewNet, letterbox
+from comfyui_comovi.comovi_model.camerahmr.field_of_view import FieldOfViewNet, covered, letterbox
 from comfyui_comovi.comovi_model.camerahmr.vit import VitConfig
 from comfyui_comovi.comovi_model.errors import ComoviError
 from comfyui_comovi.comovi_model.verify import verify_file
@@ -219,3 +220,17 @@ def test_a_checkpoint_that_does_not_count_its_batches_is_filled_in():
     fill(network, given, "flnet.ckpt")
     assert not any(tensor.is_meta for tensor in network.to("cpu").state_dict().values())
     assert network(torch.zeros(1, 3, 256, 256)).shape == (1, 2)
+
+
+def test_a_large_photo_is_shrunk_for_the_lens_in_bands():
+    """12 megapixels as 64-bit numbers would be 288 MB; the picture in bands is that in one piece."""
+    large = np.random.default_rng(6).integers(0, 256, (3000, 4000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        boxed = letterbox(large)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 80e6
+    row = covered(3000, 192)[100] @ large[..., 1].astype(np.float64) @ covered(4000, 256).T
+    assert np.abs(boxed[32 + 100, :, 1] - row).max() <= 0.5 + 1e-9

@@ -122,6 +122,18 @@ def test_keypoints_alone_give_a_motion(comfyui, Graph):
     assert "approximate" in result.text(report)
 
 
+def test_three_points_make_no_body_out_of_a_black_picture(comfyui, Graph):
+    points = np.zeros((18, 3))
+    points[[2, 5, 8]] = (400, 300, 1), (600, 310, 1), (430, 650, 1)
+    record = {"canvas_width": 1024, "canvas_height": 1024, "people": [{"pose_keypoints_2d": points.ravel().tolist()}]}
+    for frames, sentence in ((1, "3 keypoints of the person are seen"), (2, "in none of 2 frames with the person")):
+        g = Graph()
+        value = g.add("Probe_MakeValue", json=json.dumps([record] * frames))
+        fit = g.add("CoMoVi_FitKeypoints", keypoints=value, body=body(g), **CLIP, **WHO)
+        save(g, fit, body(g))
+        assert sentence in comfyui.run(g, check=False).error
+
+
 def test_people_are_shown_and_handed_on(comfyui, Graph):
     picture, truth = parts.example("standing")
     g = Graph()
