@@ -17,7 +17,7 @@ from ..comovi_model.motion_io import for_body
 from ..comovi_model.motion_io.mhr import camera_of, motion_from_mhr, read_people
 from ..comovi_model.motion_io.mhr_surface import draw_surface_map, fits_surface
 from .choices import listed
-from .frames import Steps, batch_of, check_interrupt
+from .frames import Steps, batch_of
 from .motion_map import check_size
 from .schema import Body, BodyMotion, make_schema
 
@@ -76,8 +76,8 @@ class PoseDataToMotion(io.ComfyNode):
     def execute(cls, pose_data, body, person, fps) -> io.NodeOutput:
         if not isinstance(pose_data, Mapping):
             raise ComoviError(f"pose_data must be the pose data of SAM 3D Body, got {type(pose_data).__name__}.")
-        check_interrupt()
-        motion, notes = motion_from_mhr(pose_data, body, fps=fps, person=person)
+        steps = Steps(1)  # the data say how many there are
+        motion, notes = motion_from_mhr(pose_data, body, fps=fps, person=person, on_frame=steps)
         return io.NodeOutput(motion, "\n".join(notes))
 
 

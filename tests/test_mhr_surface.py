@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_comovi.comovi_model.body.cameras import Camera
+from comfyui_comovi.comovi_model.body.mannequin import load_mannequin
 from comfyui_comovi.comovi_model.body.map_colours import silhouette
 from comfyui_comovi.comovi_model.body.map_render import render_motion_map
 from comfyui_comovi.comovi_model.body.motion import BodyMotion
@@ -65,6 +66,22 @@ def test_a_place_in_metres_beside_a_body_in_centimetres_is_seen():
     record["pred_cam_t"] = 0.01 * record["pred_cam_t"]
     found, _ = motion_from_mhr(data_of(record), BODY, fps=16.0)
     assert float((found.transl - motion.transl).norm()) < 0.02
+
+
+@pytest.mark.parametrize("surface", [True, False], ids=["SMPL", "mannequin"])
+def test_a_long_video_tells_how_far_it_is_and_can_be_stopped(surface):
+    record, _ = one_record()
+    data = {**data_of(record), "frames": data_of(record)["frames"] * 20}
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, of: int) -> None:
+        told.append((done, of))
+        if done > 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        motion_from_mhr(data, BODY if surface else load_mannequin(), fps=16.0, on_frame=stop)
+    assert told == [(8, 20), (16, 20)]
 
 
 def test_a_giant_is_refused():

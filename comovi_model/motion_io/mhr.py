@@ -23,6 +23,7 @@ from .limits import check_frames
 from .mhr_surface import MANNEQUIN, MHR_VERTICES, fits_surface, mannequin_from_surface, motion_from_surface
 from .mhr_units import place_of_record, unit_of_record
 from .smpl_fields import focal_camera, number, numbers
+from .vertex_fit import Progress
 
 # The joint of the MHR rig for each of SMPL's; its hands are driven by the first middle finger.
 MHR_JOINTS = (1, 2, 18, 35, 3, 19, 36, 4, 20, 37, 8, 24, 110, 74, 38, 113, 75, 39, 76, 40, 78, 42, 88, 52)
@@ -38,15 +39,17 @@ def motion_from_mhr(
     fps: float | None = None,
     person: str | int | None = None,
     betas: torch.Tensor | None = None,
+    on_frame: Progress | None = None,
 ) -> tuple[BodyMotion, list[str]]:
     """MHR_POSE_DATA -> motion of `body` in the camera frame, notes.
 
-    Frames without the person repeat the pose before them and are marked as not valid.
+    Frames without the person repeat the pose before them and are marked as not valid. on_frame(done, of) is called
+    after some frames; what it raises ends the work.
     """
     people = read_people(data, 0 if person is None else int(number(person, "person")))
     records, found, count = people.records, people.found, people.count
     rate = DEFAULT_RATE if fps is None else fps
-    motion, notes = _motion(people, body, rate, betas)
+    motion, notes = _motion(people, body, rate, betas, on_frame)
     says = "given" if fps is not None else "assumed: pose data do not say; give fps"
     notes = [f"{count} frames at {rate:.6g} per second ({says})", f"{people.unit_name}, axes 'camera'", *notes]
     last = torch.tensor([max(0, int(np.searchsorted(found, frame, "right")) - 1) for frame in range(count)])
@@ -62,16 +65,19 @@ def motion_from_mhr(
     ), notes  # fmt: skip
 
 
-def _motion(people: People, body: BodyModel, rate: float, betas: torch.Tensor | None) -> tuple[BodyMotion, list[str]]:
+def _motion(
+    people: People, body: BodyModel, rate: float, betas: torch.Tensor | None, on_frame: Progress | None
+) -> tuple[BodyMotion, list[str]]:
     """The frames in which the person is."""
     why = []
     has_skin = all(record.get("pred_vertices") is not None for record in people.records)
     has_rig = all(record.get("pred_joint_coords") is not None for record in people.records)
     try:
         if has_skin and fits_surface(body):
-            return motion_from_surface(people.surfaces(), body, fps=rate, betas=betas)
+            return motion_from_surface(people.surfaces(), body, fps=rate, betas=betas, on_frame=on_frame)
         if has_skin and has_rig and body.shape_space == MANNEQUIN:
-            return mannequin_from_surface(people.surfaces(), people.positions()[0], fps=rate, betas=betas)
+            joints = people.positions()[0]
+            return mannequin_from_surface(people.surfaces(), joints, fps=rate, betas=betas, on_frame=on_frame)
     except ComoviError as error:  # 6890 vertices and yet not SMPL's, or a person whom no shape explains
         why = [f"the surface could not be used ({str(error).rstrip('.')})"]
     positions, present = people.positions()

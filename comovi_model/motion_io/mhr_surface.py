@@ -24,7 +24,7 @@ from ..body.motion import BodyMotion
 from ..body.rasterise import one_thread
 from ..body.smpl import BodyModel
 from ..errors import ComoviError
-from .vertex_fit import Tolerance, motion_from_vertices, well_spread
+from .vertex_fit import Progress, Tolerance, motion_from_vertices, well_spread
 
 MANNEQUIN = "mannequin-v1"
 MHR_VERTICES, MHR_FACES, SMPL_VERTICES = 18439, 36874, 6890
@@ -67,7 +67,7 @@ def smpl_vertices(vertices: np.ndarray) -> np.ndarray:
 
 
 def motion_from_surface(
-    vertices: np.ndarray, body: BodyModel, *, fps: float, betas: Tensor | None = None
+    vertices: np.ndarray, body: BodyModel, *, fps: float, betas: Tensor | None = None, on_frame: Progress | None = None
 ) -> tuple[BodyMotion, list[str]]:
     """Surfaces of MHR (F, M, 3) in metres in the camera's frame -> motion of an SMPL body, notes.
 
@@ -75,13 +75,18 @@ def motion_from_surface(
     both are then solved together.
     """
     motion, notes = motion_from_vertices(
-        smpl_vertices(vertices), body, fps=fps, betas=betas, frame="camera", tolerance=OTHER_BODY
+        smpl_vertices(vertices), body, fps=fps, betas=betas, frame="camera", tolerance=OTHER_BODY, on_frame=on_frame
     )
     return motion, [f"{body.name} fitted to the surface of SAM 3D Body", *notes]
 
 
 def mannequin_from_surface(
-    vertices: np.ndarray, joints: np.ndarray, *, fps: float, betas: Tensor | None = None
+    vertices: np.ndarray,
+    joints: np.ndarray,
+    *,
+    fps: float,
+    betas: Tensor | None = None,
+    on_frame: Progress | None = None,
 ) -> tuple[BodyMotion, list[str]]:
     """Surfaces (F, M, 3) and the rig's joints (F, 24, 3) in metres in the camera's frame -> motion of our mannequin.
 
@@ -104,7 +109,9 @@ def mannequin_from_surface(
         posedirs=None,
     )
     tolerance = replace(OTHER_BODY, used=seen.shape[1])
-    motion, notes = motion_from_vertices(seen, marked, fps=fps, betas=betas, frame="camera", tolerance=tolerance)
+    motion, notes = motion_from_vertices(
+        seen, marked, fps=fps, betas=betas, frame="camera", tolerance=tolerance, on_frame=on_frame
+    )
     off = notes[0].split(", ")[-1]
     return motion, [f"the mannequin follows the joints and the skin of SAM 3D Body, {off}"]
 

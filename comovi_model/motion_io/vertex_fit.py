@@ -5,6 +5,7 @@ Letters: F frames, V vertices, n of them used, J = 24 joints, K shape parameters
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from .limits import check_frames
 USED = 16  # vertices of each joint; more do not make it better
 SHAPE_FRAMES = 4  # frames from which the shape is found
 CHUNK = 8  # frames at once
+Progress = Callable[[int, int], None]
 ROUNDS = 40  # seven are usual; poses far from the first guess need more
 PATIENCE = 4  # rounds without getting better
 DONE = 1e-7  # metres: no step moves the body by more
@@ -46,8 +48,11 @@ def motion_from_vertices(
     betas: Tensor | None = None,
     frame: str = "yup",
     tolerance: Tolerance | None = None,
+    on_frame: Progress | None = None,
 ) -> tuple[BodyMotion, list[str]]:
-    """vertices (F, V, 3) of `body` in metres -> its motion, notes."""
+    """vertices (F, V, 3) of `body` in metres -> its motion, notes.
+
+    on_frame(done, F) is called after some frames; what it raises ends the work."""
     if vertices.ndim != 3 or vertices.shape[1:] != (len(body.v_template), 3):
         raise ComoviError(
             f"the meshes have {vertices.shape[1] if vertices.ndim == 3 else 0} vertices, body {body.name} has "
@@ -74,6 +79,8 @@ def motion_from_vertices(
         rotations[part], place[part], _ = fit.solve(target[part], rotations[part], place[part], shape)
         found = fit.forward(rotations[part], place[part], shape)[0]
         misfit += float((found - target[part]).norm(dim=-1).mean(1).sum())
+        if on_frame is not None:
+            on_frame(min(first + CHUNK, len(target)), len(target))
     misfit /= len(target)
     _refuse_another(body, misfit, tolerance)
     full = torch.zeros(NUM_BETAS)
