@@ -33,8 +33,8 @@ def clip_inputs() -> list[io.Input]:
             "smoothing",
             options=SMOOTHING,
             default="savgol",
-            tooltip="Calms what flickers from frame to frame; 'none' leaves the poses as they were read. 'one-euro' "
-            "keeps quick movements quick.",
+            tooltip="Calms what flickers from frame to frame; 'none' leaves the poses as they were read, outliers too. "
+            "'one-euro' keeps quick movements quick.",
         ),
         io.Float.Input(
             "strength", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Of the smoothing; 'paper' has only one."
@@ -114,7 +114,8 @@ class EstimateMotion(io.ComfyNode):
         networks = None if estimator is None else estimator.ready()
         camera = given_camera(focal_px, size)
         sources = Sources(networks, camera=camera, lens_from_keypoints=focal_from_keypoints, chunk=frames_at_once)
-        settings = VideoSettings(who, index, painted, None, lock_shape, True, longest_gap, True, smoothing, strength)
+        calm = smoothing != NO_SMOOTHING
+        settings = VideoSettings(who, index, painted, None, lock_shape, calm, longest_gap, calm, smoothing, strength)
         steps = Steps(2 * len(frames))
         found = estimate_video(frames, body, sources, settings, fps=fps, people=given, on_progress=steps)
         report = "\n".join(found.report())
@@ -170,8 +171,9 @@ class FitKeypoints(io.ComfyNode):
         blank = [np.zeros((*size, 3), np.uint8)] * len(records)
         camera = given_camera(focal_px, size)
         sources = Sources(camera=camera, lens_from_keypoints=focal_from_keypoints, no_picture=True)
+        calm = smoothing != NO_SMOOTHING
         settings = VideoSettings(
-            who, index, None, "keypoints", lock_shape, True, longest_gap, True, smoothing, strength
+            who, index, None, "keypoints", lock_shape, calm, longest_gap, calm, smoothing, strength
         )
         steps = Steps(2 * len(records))
         found = estimate_video(blank, body, sources, settings, fps=fps, people=people, on_progress=steps)

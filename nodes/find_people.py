@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..comovi_model.errors import ComoviError
 from ..comovi_model.estimate.draw_people import draw_people
 from ..comovi_model.estimate.finder import find_people
-from ..comovi_model.estimate.people import CHOICES, all_within, choose_people, crowd_note, cut_note
+from ..comovi_model.estimate.people import (
+    CHOICES,
+    Person,
+    all_within,
+    choose_people,
+    crowd_note,
+    cut_note,
+)
+from ..comovi_model.estimate.people_from import people_from_masks
 from .choices import listed
 from .frames import Steps, batch_of, frames_of
 from .schema import make_schema
@@ -54,7 +63,9 @@ class FindPeople(io.ComfyNode):
         for number, frame in enumerate(frames):
             those = []
             try:
-                those = find_people(frame) if given is None else all_within(given[number], size)
+                those = (
+                    _seen(frame, painted if number == 0 else None) if given is None else all_within(given[number], size)
+                )
                 chosen = choose_people(those, who, index=index, mask=painted)
             except ComoviError as error:
                 if len(frames) == 1:
@@ -72,6 +83,18 @@ class FindPeople(io.ComfyNode):
         seen = sum(bool(one) for one in found)
         report = "\n".join([f"people in {seen} of {len(frames)} pictures", *lines])
         return io.NodeOutput(found, batch_of(torch.stack(drawn)), len(found[0]), report, ui=shown_text(report))
+
+
+def _seen(frame: np.ndarray, painted: np.ndarray | None) -> list[Person]:
+    """Whom our finder sees; a painted mask is somebody, whatever it sees."""
+    people = find_people(frame)
+    if painted is None:
+        return people
+    try:
+        choose_people(people, "mask", mask=painted)
+    except ComoviError:
+        return people_from_masks(painted, (painted.shape[0], painted.shape[1]))
+    return people
 
 
 def _line(number: int, person) -> str:

@@ -120,6 +120,7 @@ def test_keypoints_alone_give_a_motion(comfyui, Graph):
     assert len(found) == 2 and found.camera.height == 768 and found.fps == 4.0
     assert result.progress(fit)[-1] == (4, 4)
     assert "approximate" in result.text(report)
+    assert "steadied" not in result.text(report)  # smoothing none leaves the poses as they were read
 
 
 def test_three_points_make_no_body_out_of_a_black_picture(comfyui, Graph):
@@ -132,6 +133,15 @@ def test_three_points_make_no_body_out_of_a_black_picture(comfyui, Graph):
         fit = g.add("CoMoVi_FitKeypoints", keypoints=value, body=body(g), **CLIP, **WHO)
         save(g, fit, body(g))
         assert sentence in comfyui.run(g, check=False).error
+
+
+def test_a_painted_mask_is_somebody_whatever_the_finder_sees(comfyui, Graph):
+    g = Graph()
+    empty = g.add("Probe_MakeImage", kind="grey", width=256, height=192, frames=1, seed=1)
+    mask = g.add("SolidMask", value=1.0, width=256, height=192)
+    people = g.add("CoMoVi_FindPeople", images=empty, who="mask", index=0, mask=mask)
+    report = g.add("PreviewAny", source=people[3])
+    assert "0: box 0, 0 to 256, 192" in comfyui.run(g).text(report)
 
 
 def test_people_are_shown_and_handed_on(comfyui, Graph):
