@@ -130,6 +130,7 @@ def test_pose_data_that_do_not_say_where_people_are_give_them_by_number_only():
     with pytest.raises(ComoviError, match="SAM 3D Body saw 1"):
         estimate_photo(picture, parts.body(), Sources(pose_data=pose_data(1)), choice="left to right", index=1)
     data["frames"][0][1]["bbox"] = np.array([100.0, 100, 160, 300])
+    data["frames"][0][0]["bbox"] = np.array([0.0, 0, np.inf, 300])  # as good as none
     (boxed,) = estimate_photo(picture, parts.body(), sources, choice="left to right")
     assert torch.equal(boxed.motion.transl, second.motion.transl)
 

@@ -212,7 +212,8 @@ def _chosen_records(
 def _box_of_record(record: Any) -> np.ndarray | None:
     box = record.get("bbox") if isinstance(record, Mapping) else None
     array = np.zeros(0) if box is None else np.asarray(box, np.float64).ravel()
-    return array if array.shape == (4,) and (array[2:] - array[:2] >= SMALLEST_BOX).all() else None
+    usable = array.shape == (4,) and np.isfinite(array).all() and (array[2:] - array[:2] >= SMALLEST_BOX).all()
+    return array if usable else None
 
 
 def _imported(sources: Sources, body: BodyModel, picture: np.ndarray) -> Estimate:
