@@ -1,6 +1,5 @@
 """Queues a workflow on a ComfyUI server, shows its progress and fetches the results; needs nothing but Python.
 
-python comovi_client.py workflow.json --out results
 python comovi_client.py workflow.json --server 127.0.0.1:8188 --set KSampler.seed=7 --set 12.image=@photo.png
 
 workflow.json is in API format (in the web page: Workflow, Export (API)). As a library: ``Client(server).run(prompt)``.
@@ -291,29 +290,16 @@ def node_name(prompt: Json, node_id: Any) -> str:
     return f"{title} ({node_id})"
 
 
-def _once(entry: Json) -> list[Json]:
-    """The errors of a node, each sentence once."""
-    kept: dict[Any, Json] = {}
-    for number, error in enumerate(entry.get("errors", ())):
-        name = (error.get("extra_info") or {}).get("input_name")
-        own, dash, sentence = str(error.get("details") or "").partition(" - ")
-        same = (error.get("message"), sentence) if dash and own == name else number
-        if same not in kept or (name and sentence.startswith(f"{name} ")):
-            kept[same] = error
-    return list(kept.values())
-
-
 def describe_node_errors(errors: Json, prompt: Json) -> list[str]:
-    """One line for each thing that the server found wrong: node, input, message.
-
-    The server repeats what a node says of one input for every input that the node looked at; one line is kept, that
-    of the input with which the sentence begins."""
-    lines = []
-    for node_id, error in ((node_id, error) for node_id, entry in errors.items() for error in _once(entry)):
+    """One line for each thing that is wrong; what the server repeats for every input of a node is said of its own."""
+    lines: dict[Any, str] = {}
+    for node_id, error in ((node_id, error) for node_id, entry in errors.items() for error in entry.get("errors", ())):
         name, details = (error.get("extra_info") or {}).get("input_name"), str(error.get("details") or "")
         place = node_name(prompt, node_id) + (f", input {name}" if name else "")
-        lines.append(f"{place}: {error.get('message')}" + (f": {details}" if details not in ("", name) else ""))
-    return lines
+        key = (node_id, error.get("message"), details.removeprefix(f"{name} - "))  # begins with its own input
+        if key not in lines or key[2].startswith(f"{name} "):
+            lines[key] = f"{place}: {error.get('message')}" + (f": {details}" if details not in ("", name) else "")
+    return list(lines.values())
 
 
 def find_node(prompt: Json, name: str) -> str:
@@ -373,8 +359,7 @@ def show_progress(event: Event, prompt: Json) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    head, tail = (__doc__ or "").split("\n", 1)
-    parser = argparse.ArgumentParser(None, None, head, tail, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("workflow", help="a workflow in API format")
     add("--server", default="127.0.0.1:8188", help="host:port, or http(s)://... (default: %(default)s)")
